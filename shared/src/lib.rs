@@ -1,0 +1,13 @@
+//! The language both nodes of Weir speak.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`id`] | stream keys, rendition names, epochs: parsed once, never mixed up |
+//! | [`media`] | media time, the only place that rescales |
+//! | [`hls`] | positions, reload directives, playlists as data, text and deltas |
+//!
+//! Files that hold protocol logic take bytes and a `now` and give back values; they import no runtime, socket or clock.
+
+pub mod hls;
+pub mod id;
+pub mod media;

@@ -1,0 +1,3 @@
+//! What both nodes must know of media: time.
+
+pub mod time;
