@@ -158,7 +158,7 @@ impl FromStr for ByteSize {
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.as_millis();
-        if ms % 1000 == 0 {
+        if ms.is_multiple_of(1000) {
             write!(f, "{}s", ms / 1000)
         } else {
             write!(f, "{ms}ms")
@@ -168,7 +168,7 @@ impl fmt::Display for HumanDuration {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = SIZE_UNITS.iter().rev().find(|(_, scale)| self.0 % scale == 0);
+        let unit = SIZE_UNITS.iter().rev().find(|(_, scale)| self.0.is_multiple_of(*scale));
         let (name, scale) = unit.copied().unwrap_or(("B", 1));
         write!(f, "{}{name}", self.0 / scale)
     }

@@ -2,6 +2,7 @@
 //!
 //! Section numbers are those of draft-pantos-hls-rfc8216bis.
 
+pub mod address;
 pub mod delta;
 pub mod multivariant;
 pub mod name;

@@ -147,6 +147,31 @@ pub fn refusal(status: StatusCode, code: &str, message: &str) -> Response<Body> 
     response
 }
 
+/// A refusal of the origin's, for a viewer of the edge: its status and its JSON reason.
+pub fn passed_on(status: StatusCode, reason: Bytes) -> Response<Body> {
+    let mut response = base(status, NO_STORE);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON_TYPE);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(reason.len()));
+    if status.is_server_error() {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    *response.body_mut() = Body::full(reason);
+    response
+}
+
+/// A page or one of its parts, as it is.
+pub fn page(asked: Asked<'_>, content_type: HeaderValue, lifetime: HeaderValue, bytes: Bytes) -> Response<Body> {
+    let mut response = base(StatusCode::OK, lifetime);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    if !asked.is_head() {
+        *response.body_mut() = Body::full(bytes);
+    }
+    response
+}
+
 /// A JSON document that must not be kept.
 pub fn json(value: &serde_json::Value) -> Response<Body> {
     let text = value.to_string();
