@@ -2,6 +2,7 @@
 //!
 //! Section numbers are those of draft-pantos-hls-rfc8216bis.
 
+mod date;
 pub mod delta;
 pub mod multivariant;
 pub mod name;
