@@ -187,9 +187,10 @@ fn check_agreement(old: &MediaPlaylist, update: &MediaPlaylist) -> Result<(), Me
     let first = update.first_listed();
     let known = usize::try_from(first.0.saturating_sub(old.media_sequence.0)).unwrap_or(usize::MAX);
     let same_numbers = old.segments.iter().skip(known).zip(&update.segments);
-    for (number, (before, now)) in (first.0..).zip(same_numbers) {
+    for (index, (before, now)) in same_numbers.enumerate() {
         if before.uri.is_some() && (before.uri != now.uri || before.duration != now.duration) {
-            return Err(MergeError::Contradiction(MediaSequence(number)));
+            let number = MediaSequence(first.0.saturating_add(index as u64));
+            return Err(MergeError::Contradiction(number));
         }
     }
     Ok(())

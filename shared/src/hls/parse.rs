@@ -6,11 +6,14 @@
 //! Unknown tags, comments and EXT-X-DATERANGE are passed over. What would change the meaning of a segment if it were
 //! passed over (encryption, byte ranges, variables, I-frame playlists) is refused as [`Problem::Unsupported`].
 
+mod tags;
+
 use std::time::Duration;
 
+use super::date::date;
 use super::playlist::{MediaPlaylist, Part, PlaylistType, PreloadHint, RenditionReport, Segment, ServerControl};
 use super::position::MediaSequence;
-use super::text::{self, Attribute, attributes, tag};
+use super::text::{self, Attribute, tag};
 
 /// Longest accepted playlist, in bytes.
 pub const MAX_PLAYLIST_BYTES: usize = 8 * 1024 * 1024;
@@ -149,7 +152,7 @@ struct Reader {
     /// Bytes of its copies made so far.
     map_bytes: usize,
     preload_hint: Option<PreloadHint>,
-    reports: Vec<Report>,
+    reports: Vec<tags::Report>,
     ended: bool,
 }
 
@@ -165,13 +168,6 @@ struct Pending {
     parts: Vec<Part>,
 }
 
-/// A rendition report whose LAST-MSN may be left to this playlist's own (section 4.4.5.4).
-struct Report {
-    uri: String,
-    last_msn: Option<u64>,
-    last_part: Option<u32>,
-}
-
 impl Reader {
     fn line(&mut self, line: &str) -> Result<(), Problem> {
         if !line.starts_with('#') {
@@ -181,9 +177,12 @@ impl Reader {
         match name {
             tag::PART => self.part(value),
             tag::INF => self.inf(value),
-            tag::MAP => self.map(value),
+            tag::MAP => {
+                self.map_uri = Some(tags::map(value)?);
+                Ok(())
+            }
             tag::PROGRAM_DATE_TIME => {
-                let time = text::date(value).ok_or(Problem::BadValue(tag::PROGRAM_DATE_TIME))?;
+                let time = date(value).ok_or(Problem::BadValue(tag::PROGRAM_DATE_TIME))?;
                 self.pending.program_date_time = Some(time);
                 Ok(())
             }
@@ -195,7 +194,12 @@ impl Reader {
                 self.pending.gap = true;
                 Ok(())
             }
-            tag::PRELOAD_HINT => self.preload_hint(value),
+            tag::PRELOAD_HINT => {
+                // Of several, the first is the next part.
+                let hint = tags::preload_hint(value)?;
+                self.preload_hint = self.preload_hint.take().or(hint);
+                Ok(())
+            }
             tag::RENDITION_REPORT => self.rendition_report(value),
             tag::END_LIST => {
                 self.ended = true;
@@ -228,10 +232,16 @@ impl Reader {
                 };
                 set_once(&mut self.playlist_type, kind, tag::PLAYLIST_TYPE)
             }
-            tag::SERVER_CONTROL => self.server_control(value),
-            tag::PART_INF => self.part_inf(value),
-            tag::SKIP => self.skip(value),
-            tag::KEY => key(value),
+            tag::SERVER_CONTROL => match tags::server_control(value)? {
+                Some(control) => set_once(&mut self.server_control, control, tag::SERVER_CONTROL),
+                None => Ok(()),
+            },
+            tag::PART_INF => set_once(&mut self.part_target, tags::part_inf(value)?, tag::PART_INF),
+            tag::SKIP => {
+                self.before_segments(tag::SKIP)?;
+                set_once(&mut self.skipped_segments, tags::skip(value)?, tag::SKIP)
+            }
+            tag::KEY => tags::key(value),
             tag::BYTE_RANGE => Err(Problem::Unsupported(tag::BYTE_RANGE)),
             tag::DEFINE => Err(Problem::Unsupported(tag::DEFINE)),
             tag::I_FRAMES_ONLY => Err(Problem::Unsupported(tag::I_FRAMES_ONLY)),
@@ -292,117 +302,12 @@ impl Reader {
     }
 
     fn part(&mut self, value: &str) -> Result<(), Problem> {
-        let bad = |name| Problem::BadAttribute { tag: tag::PART, name };
-        let (mut uri, mut duration, mut independent, mut gap) = (None, None, false, false);
-        for attribute in attributes(value) {
-            let attribute = attribute.map_err(|_| Problem::BadValue(tag::PART))?;
-            match attribute.name {
-                "URI" => uri = Some(uri_attribute(attribute, tag::PART)?),
-                "DURATION" => duration = attribute.seconds(),
-                "INDEPENDENT" => independent = attribute.yes(),
-                "GAP" => gap = attribute.yes(),
-                "BYTERANGE" => return Err(Problem::Unsupported("BYTERANGE of EXT-X-PART")),
-                _ => {}
-            }
-        }
         if self.pending.parts.is_empty() {
             self.pending.map_uri = self.copy_map()?;
         } else if self.pending.parts.len() >= MAX_PARTS_PER_SEGMENT {
             return Err(Problem::TooMany("parts in one segment"));
         }
-        self.pending.parts.push(Part {
-            uri: uri.ok_or(bad("URI"))?,
-            duration: duration.ok_or(bad("DURATION"))?,
-            independent,
-            gap,
-        });
-        Ok(())
-    }
-
-    fn map(&mut self, value: &str) -> Result<(), Problem> {
-        let mut uri = None;
-        for attribute in attributes(value) {
-            let attribute = attribute.map_err(|_| Problem::BadValue(tag::MAP))?;
-            match attribute.name {
-                "URI" => uri = Some(uri_attribute(attribute, tag::MAP)?),
-                "BYTERANGE" => return Err(Problem::Unsupported("BYTERANGE of EXT-X-MAP")),
-                _ => {}
-            }
-        }
-        let missing = Problem::BadAttribute {
-            tag: tag::MAP,
-            name: "URI",
-        };
-        self.map_uri = Some(uri.ok_or(missing)?);
-        Ok(())
-    }
-
-    fn server_control(&mut self, value: &str) -> Result<(), Problem> {
-        let mut control = ServerControl {
-            can_block_reload: false,
-            can_skip_until: None,
-            hold_back: None,
-            part_hold_back: None,
-        };
-        let empty = control;
-        for attribute in attributes(value) {
-            let attribute = attribute.map_err(|_| Problem::BadValue(tag::SERVER_CONTROL))?;
-            let (slot, name) = match attribute.name {
-                "CAN-BLOCK-RELOAD" => {
-                    control.can_block_reload = attribute.yes();
-                    continue;
-                }
-                "CAN-SKIP-UNTIL" => (&mut control.can_skip_until, "CAN-SKIP-UNTIL"),
-                "HOLD-BACK" => (&mut control.hold_back, "HOLD-BACK"),
-                "PART-HOLD-BACK" => (&mut control.part_hold_back, "PART-HOLD-BACK"),
-                _ => continue,
-            };
-            *slot = Some(attribute.seconds().ok_or(Problem::BadAttribute {
-                tag: tag::SERVER_CONTROL,
-                name,
-            })?);
-        }
-        if control == empty {
-            return Ok(());
-        }
-        set_once(&mut self.server_control, control, tag::SERVER_CONTROL)
-    }
-
-    fn part_inf(&mut self, value: &str) -> Result<(), Problem> {
-        let target = find(value, tag::PART_INF, "PART-TARGET", |a| a.seconds())?;
-        set_once(&mut self.part_target, target, tag::PART_INF)
-    }
-
-    fn skip(&mut self, value: &str) -> Result<(), Problem> {
-        self.before_segments(tag::SKIP)?;
-        let skipped = find(value, tag::SKIP, "SKIPPED-SEGMENTS", |a| a.integer())?;
-        set_once(&mut self.skipped_segments, skipped, tag::SKIP)
-    }
-
-    /// Keeps the first hint of a part; hints of maps are passed over.
-    fn preload_hint(&mut self, value: &str) -> Result<(), Problem> {
-        let (mut uri, mut is_part, mut is_range) = (None, false, false);
-        for attribute in attributes(value) {
-            let attribute = attribute.map_err(|_| Problem::BadValue(tag::PRELOAD_HINT))?;
-            match attribute.name {
-                "TYPE" => is_part = attribute.word() == Some("PART"),
-                "URI" => uri = Some(uri_attribute(attribute, tag::PRELOAD_HINT)?),
-                "BYTERANGE-START" => is_range |= attribute.integer() != Some(0),
-                "BYTERANGE-LENGTH" => is_range = true,
-                _ => {}
-            }
-        }
-        if !is_part || self.preload_hint.is_some() {
-            return Ok(());
-        }
-        if is_range {
-            return Err(Problem::Unsupported("byte range of EXT-X-PRELOAD-HINT"));
-        }
-        let uri = uri.ok_or(Problem::BadAttribute {
-            tag: tag::PRELOAD_HINT,
-            name: "URI",
-        })?;
-        self.preload_hint = Some(PreloadHint { uri });
+        self.pending.parts.push(tags::part(value)?);
         Ok(())
     }
 
@@ -410,28 +315,7 @@ impl Reader {
         if self.reports.len() >= MAX_RENDITION_REPORTS {
             return Err(Problem::TooMany("rendition reports"));
         }
-        let bad = |name| Problem::BadAttribute {
-            tag: tag::RENDITION_REPORT,
-            name,
-        };
-        let (mut uri, mut last_msn, mut last_part) = (None, None, None);
-        for attribute in attributes(value) {
-            let attribute = attribute.map_err(|_| Problem::BadValue(tag::RENDITION_REPORT))?;
-            match attribute.name {
-                "URI" => uri = Some(uri_attribute(attribute, tag::RENDITION_REPORT)?),
-                "LAST-MSN" => last_msn = Some(attribute.integer().ok_or(bad("LAST-MSN"))?),
-                "LAST-PART" => {
-                    let part = attribute.integer().and_then(|n| u32::try_from(n).ok());
-                    last_part = Some(part.ok_or(bad("LAST-PART"))?);
-                }
-                _ => {}
-            }
-        }
-        self.reports.push(Report {
-            uri: uri.ok_or(bad("URI"))?,
-            last_msn,
-            last_part,
-        });
+        self.reports.push(tags::rendition_report(value)?);
         Ok(())
     }
 
@@ -474,32 +358,5 @@ impl Reader {
             })
             .collect();
         Ok(playlist)
-    }
-}
-
-/// The one attribute a tag is about.
-fn find<T>(
-    list: &str,
-    tag: &'static str,
-    name: &'static str,
-    read: impl Fn(&Attribute<'_>) -> Option<T>,
-) -> Result<T, Problem> {
-    let mut found = None;
-    for attribute in attributes(list) {
-        let attribute = attribute.map_err(|_| Problem::BadValue(tag))?;
-        if attribute.name == name {
-            found = read(&attribute);
-        }
-    }
-    found.ok_or(Problem::BadAttribute { tag, name })
-}
-
-/// EXT-X-KEY: only METHOD=NONE changes nothing.
-fn key(value: &str) -> Result<(), Problem> {
-    let is_none = find(value, tag::KEY, "METHOD", |a| a.word().map(|method| method == "NONE"))?;
-    if is_none {
-        Ok(())
-    } else {
-        Err(Problem::Unsupported(tag::KEY))
     }
 }

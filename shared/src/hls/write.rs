@@ -2,13 +2,14 @@
 //!
 //! Before it on the data path: the origin's window, or the edge's merged copy. After it: gzip and the response body.
 //!
-//! [`write`] is made of [`write_head`], [`write_segment`] and [`write_tail`]: the text of a segment whose parts are
+//! [`write()`] is made of [`write_head`], [`write_segment`] and [`write_tail`]: the text of a segment whose parts are
 //! gone never changes again, so a caller may keep it and put only a new head and tail around it.
 
 use std::fmt::Write as _;
 
+use super::date::push_date;
 use super::playlist::{MediaPlaylist, Part, PlaylistType, Segment};
-use super::text::{push_date, push_quoted, push_seconds, push_uri_line, tag};
+use super::text::{push_quoted, push_seconds, push_uri_line, tag};
 
 /// The whole playlist, full or delta. [`parse`](super::parse::parse) reads it back to an equal value.
 pub fn write(playlist: &MediaPlaylist) -> String {
