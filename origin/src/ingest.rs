@@ -29,3 +29,20 @@ pub struct Announced {
     /// Bits per second.
     pub audio_bitrate: Option<u64>,
 }
+pub struct PublishRequest {
+    pub key: weir_shared::id::StreamKey,
+    pub query: Option<String>,
+    pub peer: std::net::SocketAddr,
+    pub local: std::net::SocketAddr,
+}
+pub struct Publication {
+    pub events: tokio::sync::mpsc::Sender<Event>,
+    pub stop: tokio_util::sync::CancellationToken,
+}
+pub enum Refusal {
+    UnknownStream,
+    Busy,
+}
+pub trait Door: Send + Sync + 'static {
+    fn publish(&self, request: PublishRequest) -> Result<Publication, Refusal>;
+}
