@@ -2,6 +2,10 @@
 //!
 //! After this: `live/pipeline.rs`.
 
+pub mod flv;
+pub mod rtmp;
+pub mod timeline;
+
 use std::sync::Arc;
 
 use crate::{codec::CodecConfig, package::frame::Frame};
