@@ -33,9 +33,9 @@ const OVERHEAD_SECONDS = 120;
 async function run() {
   const { ready } = await startWeir(options.weir, options["part-target"] ? ["--part-target", options["part-target"]] : []);
   const [stream] = ready.streams;
-  pushPicture(`${ready.origin.rtmp}/${stream.key}`, options.seconds + OVERHEAD_SECONDS);
+  const encoder = pushPicture(`${ready.origin.rtmp}/${stream.key}`, options.seconds + OVERHEAD_SECONDS);
   const url = stream.playback.llhls;
-  const liveAfterMs = await untilLive(url);
+  const liveAfterMs = await untilLive(url, encoder);
   const figures = await measure({
     url,
     player: options.player,

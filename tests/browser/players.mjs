@@ -33,8 +33,8 @@ const SPARE_SECONDS = 60;
 async function run(player, partTarget) {
   const { ready } = await startWeir(options.weir, ["--part-target", partTarget]);
   const [stream] = ready.streams;
-  pushPicture(`${ready.origin.rtmp}/${stream.key}`, options.seconds + SPARE_SECONDS);
-  await untilLive(stream.playback.llhls);
+  const encoder = pushPicture(`${ready.origin.rtmp}/${stream.key}`, options.seconds + SPARE_SECONDS);
+  await untilLive(stream.playback.llhls, encoder);
   const address = new URL(stream.playback.llhls);
   const url = options.tls ? new URL(address.pathname, ready.edge.https).href : address.href;
   return { ...(await measure({ url, player, seconds: options.seconds, insecure: true })), partTarget };

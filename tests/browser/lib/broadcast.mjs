@@ -37,20 +37,29 @@ export function pushPicture(rtmp, seconds) {
   return new Process("encoder", python, [path.join(PICTURE, "gen.py"), "live", "--url", rtmp, ...options]);
 }
 
-/** Waits until every media playlist named by the multivariant playlist at `url` lists media; gives the milliseconds it took. */
-export async function untilLive(url) {
+/**
+ * Waits until every media playlist named by the multivariant playlist at `url` lists media; gives the milliseconds it took.
+ * @param {Process} encoder who pushes: the wait is over when it ends
+ */
+export async function untilLive(url, encoder) {
   const since = performance.now();
   let last = "nothing was asked yet";
+  let over = false;
   const poll = async () => {
-    for (;;) {
+    while (!over) {
       last = await missing(url).catch((failure) => failure.message);
       if (!last) return performance.now() - since;
       await pause(50);
     }
   };
-  return within(LIVE_TIMEOUT_MS, "the stream to be live", poll()).catch((late) => {
-    throw new Error(`${late.message}; last answer: ${last}`);
-  });
+  const gone = encoder.exited.then((how) => Promise.reject(new Error(`${encoder.name} gave up: ${how}`)));
+  return within(LIVE_TIMEOUT_MS, "the stream to be live", Promise.race([poll(), gone]))
+    .catch((late) => {
+      throw new Error(`${late.message}; last answer: ${last}`);
+    })
+    .finally(() => {
+      over = true;
+    });
 }
 
 /** What is still missing of the stream at `url`, or null when it is playable. */
