@@ -26,7 +26,7 @@ use super::{
     Config, End,
     session::{Session, Step},
 };
-use crate::ingest::{Door, Event, PublishRequest, Publication, redacted};
+use crate::ingest::{Door, Event, Publication, PublishRequest, redacted};
 
 /// Bytes read from a socket at a time.
 const READ_BYTES: usize = 64 << 10;
@@ -101,7 +101,12 @@ async fn serve_one(
         Err(end) => end,
     };
     connection.config.metrics.ended.with_label_values(&[end.as_str()]).inc();
-    let Tally { frames, dropped, repairs, bytes } = connection.tally;
+    let Tally {
+        frames,
+        dropped,
+        repairs,
+        bytes,
+    } = connection.tally;
     let (reason, seconds) = (end.as_str(), started.elapsed().as_secs_f64());
     if end.is_fault() {
         warn!(reason, %end, seconds, bytes, frames, dropped, repairs, "connection ended");
@@ -289,3 +294,6 @@ async fn cancelled(stop: Option<CancellationToken>) {
 fn is_worth_a_line(count: u64) -> bool {
     count.is_power_of_two()
 }
+
+#[cfg(test)]
+mod tests;
