@@ -250,8 +250,10 @@ async fn a_publish_from_hello_to_goodbye() {
         .command(&["FCUnpublish".into(), 6.0.into(), Value::Null, "show".into()])
         .await;
     client.expect("NetStream.Unpublish.Success").await;
-    client.closed().await;
     assert!(let_in.event().await.is_none());
+    // The peer closes first.
+    client.socket.shutdown().await.unwrap();
+    client.closed().await;
     assert_eq!(server.ended("unpublished"), 1);
 }
 
