@@ -1,1 +1,15 @@
-#![doc = ""]
+//! Weir's edge: follows live playlists, holds and coalesces viewers' requests.
+//!
+//! Read in the order of a request: [`handle`] → [`live`] (playlists) or [`cache`] (objects) → [`upstream`].
+//! [`app`] alone knows all of them.
+
+pub mod app;
+pub mod cache;
+pub mod config;
+pub mod handle;
+pub mod live;
+pub mod metrics;
+pub mod player;
+pub mod upstream;
+
+pub use app::Edge;

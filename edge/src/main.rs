@@ -1,1 +1,43 @@
-fn main() {}
+//! `weir-edge`: one edge, from a configuration file.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use weir_edge::{Edge, config::Config};
+use weir_shared::{config, log};
+
+/// Weir's edge: holds and coalesces viewers' requests, so that an origin sees one per object.
+#[derive(Debug, Parser)]
+#[command(name = "weir-edge", version)]
+struct Cli {
+    /// Configuration file; config/edge.yaml explains every key.
+    #[arg(long, value_name = "FILE", env = "WEIR_EDGE_CONFIG")]
+    config: PathBuf,
+    /// Only check the file: says file, line, key and what was expected.
+    #[arg(long)]
+    check: bool,
+    /// Log one JSON object per line.
+    #[arg(long)]
+    log_json: bool,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let config: Config = config::load(&cli.config)?;
+    if cli.check {
+        println!("{}: valid", cli.config.display());
+        return Ok(());
+    }
+    log::init(cli.log_json);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let edge = Edge::start(config).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    edge.shutdown().await;
+    Ok(())
+}

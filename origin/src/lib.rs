@@ -1,7 +1,12 @@
 //! Weir's origin: takes a broadcaster's push, cuts it into low-latency HLS parts, publishes immutable snapshots.
 //!
-//! Read in the order of the data path: [`ingest`] → [`package`] → `live` → `deliver`.
+//! Read in the order of the data path: [`ingest`] → [`package`] → [`live`] → [`deliver`]. [`app`] alone knows all of them.
 
+pub mod app;
 pub mod codec;
+pub mod config;
+pub mod deliver;
 pub mod ingest;
+pub mod live;
+pub mod metrics;
 pub mod package;

@@ -1,3 +1,7 @@
 //! Packaging: frames in, parts, segments and init sections out. Pure: no socket, task or clock.
 
+pub mod cadence;
+pub mod fmp4;
 pub mod frame;
+pub mod segmenter;
+pub mod window;

@@ -2,7 +2,14 @@
 //!
 //! Section numbers are those of draft-pantos-hls-rfc8216bis.
 
+pub mod address;
+mod date;
+pub mod delta;
+pub mod multivariant;
 pub mod name;
+pub mod parse;
 pub mod playlist;
 pub mod position;
 pub mod reload;
+mod text;
+pub mod write;

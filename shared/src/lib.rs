@@ -5,9 +5,19 @@
 //! | [`id`] | stream keys, rendition names, epochs: parsed once, never mixed up |
 //! | [`media`] | media time, the only place that rescales |
 //! | [`hls`] | positions, reload directives, playlists as data, text and deltas |
+//! | [`hold`] | the only wait for "position reached or deadline" |
+//! | [`retry`] | capped back-off with jitter |
+//! | [`serve`] | HTTP: accept loops, TLS, responses, draining |
+//! | [`config`], [`metrics`], [`log`] | what every binary needs |
 //!
 //! Files that hold protocol logic take bytes and a `now` and give back values; they import no runtime, socket or clock.
 
+pub mod config;
 pub mod hls;
+pub mod hold;
 pub mod id;
+pub mod log;
 pub mod media;
+pub mod metrics;
+pub mod retry;
+pub mod serve;

@@ -1,0 +1,107 @@
+//! Wiring: the only file that knows all parts of the edge.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+use weir_shared::{
+    metrics::Admin,
+    serve::{drain::Drain, tcp, tls},
+};
+
+use crate::{cache::Store, config::Config, handle, live::followers::Followers, metrics::Metrics, upstream::Upstream};
+
+/// How long a shutdown waits for held requests.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// A running edge. End it with [`Edge::shutdown`].
+pub struct Edge {
+    pub http: Option<SocketAddr>,
+    pub https: Option<SocketAddr>,
+    pub admin: SocketAddr,
+    drain: Drain,
+    tasks: TaskTracker,
+}
+
+impl Edge {
+    /// Binds every port, then starts. Nothing runs if a port can't be bound or a certificate can't be read.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let http = match &config.http {
+            Some(http) => Some(bind(http.listen, "http.listen").await?),
+            None => None,
+        };
+        let https = match &config.https {
+            Some(https) => {
+                let tls = match (&https.certificate, &https.key) {
+                    (Some(certificate), Some(key)) => tls::from_files(certificate, key)?,
+                    _ => tls::self_signed(&["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])?,
+                };
+                Some((bind(https.listen, "https.listen").await?, tls))
+            }
+            None => None,
+        };
+        let admin = bind(config.admin.listen, "admin.listen").await?;
+
+        let prometheus = prometheus::Registry::new();
+        let metrics = Arc::new(Metrics::new(&prometheus)?);
+        let upstream = Arc::new(Upstream::new(&config.origins, metrics.clone()));
+        let store = Store::new(config.cache.max_bytes.0, upstream.clone(), metrics.clone());
+        let followers = Followers::new(
+            config.follow.idle.0,
+            config.follow.max_renditions,
+            upstream,
+            store.clone(),
+            metrics.clone(),
+        );
+        let handler = handle::Edge {
+            followers,
+            store,
+            metrics,
+        };
+        let limits = tcp::Limits {
+            connections: config.max_connections,
+            ..tcp::Limits::default()
+        };
+        let drain = Drain::new();
+        let tasks = TaskTracker::new();
+        let started = Self {
+            http: http.as_ref().map(TcpListener::local_addr).transpose()?,
+            https: https.as_ref().map(|(l, _)| l.local_addr()).transpose()?,
+            admin: admin.local_addr()?,
+            drain: drain.clone(),
+            tasks: tasks.clone(),
+        };
+        if let Some(listener) = http {
+            tasks.spawn(tcp::serve(
+                listener,
+                None,
+                limits.clone(),
+                handler.clone(),
+                drain.clone(),
+            ));
+        }
+        if let Some((listener, tls)) = https {
+            tasks.spawn(tcp::serve(listener, Some(tls), limits.clone(), handler, drain.clone()));
+        }
+        let admin_side = Admin::new(prometheus, drain.clone());
+        tasks.spawn(tcp::serve(admin, None, limits, admin_side, drain));
+        tasks.close();
+        tracing::info!(http = ?started.http, https = ?started.https, admin = %started.admin, "edge is ready");
+        Ok(started)
+    }
+
+    /// Readiness off, no new connections, held requests answered, then closed.
+    pub async fn shutdown(self) {
+        self.drain.start();
+        if tokio::time::timeout(DRAIN_LIMIT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+    }
+}
+
+async fn bind(at: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(at)
+        .await
+        .with_context(|| format!("{key}: can't listen on {at} (is another program using this port?)"))
+}

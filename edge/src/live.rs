@@ -1,0 +1,5 @@
+//! Live renditions: one follower per rendition in use reads the origin's playlist; every viewer waits on what it knows.
+
+pub mod follower;
+pub mod followers;
+pub mod view;

@@ -1,0 +1,113 @@
+//! Everything this edge counts, with a help line an operator understands.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+
+/// The edge's metrics. Labels are closed sets.
+#[derive(Debug)]
+pub struct Metrics {
+    /// By object, outcome and protocol.
+    pub requests: IntCounterVec,
+    /// By object.
+    pub response_bytes: IntCounterVec,
+    /// By result: `hit`, `join`, `lead`, `negative`.
+    pub lookups: IntCounterVec,
+    /// By outcome: `ok`, `refused`, `failed`, `timeout`.
+    pub upstream: IntCounterVec,
+    pub upstream_in_flight: IntGauge,
+    pub followers: IntGauge,
+    pub merge_failures: IntCounter,
+    pub holding: IntGauge,
+    pub hold_seconds: Histogram,
+    pub shed: IntCounterVec,
+}
+
+impl Metrics {
+    /// Creates and registers. Fails only if a name is registered twice.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let vec =
+            |name: &str, help: &str, labels: &[&str]| add(registry, IntCounterVec::new(Opts::new(name, help), labels)?);
+        let gauge = |name: &str, help: &str| add(registry, IntGauge::new(name, help)?);
+        Ok(Self {
+            requests: vec(
+                "weir_edge_requests_total",
+                "Viewer requests answered.",
+                &["object", "outcome", "protocol"],
+            )?,
+            response_bytes: vec(
+                "weir_edge_response_bytes_total",
+                "Body bytes of the answers, before TLS.",
+                &["object"],
+            )?,
+            lookups: vec(
+                "weir_edge_cache_lookups_total",
+                "Look-ups of immutable objects: hit = in memory, join = another request was already fetching it, \
+                 lead = fetched from an origin, negative = known to be absent.",
+                &["result"],
+            )?,
+            upstream: vec(
+                "weir_edge_upstream_requests_total",
+                "Requests to origins. Divided by the objects there are, this should stay at 1.",
+                &["outcome"],
+            )?,
+            upstream_in_flight: gauge(
+                "weir_edge_upstream_in_flight",
+                "Requests to origins that are open now, held ones included.",
+            )?,
+            followers: gauge("weir_edge_followers", "Renditions followed now.")?,
+            merge_failures: add(
+                registry,
+                IntCounter::new(
+                    "weir_edge_delta_failures_total",
+                    "Delta updates that could not be applied; the full playlist was fetched instead.",
+                )?,
+            )?,
+            holding: gauge("weir_edge_holding", "Viewer requests being held until the next part.")?,
+            hold_seconds: add(
+                registry,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "weir_edge_hold_seconds",
+                        "How long playlist requests waited. About a part's duration is right; several seconds mean that \
+                         the origin is late.",
+                    )
+                    .buckets(vec![0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0]),
+                )?,
+            )?,
+            shed: vec(
+                "weir_edge_shed_total",
+                "Requests refused because a limit was reached.",
+                &["limit"],
+            )?,
+        })
+    }
+}
+
+fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+impl Metrics {
+    /// Counts a request as held until the guard is dropped.
+    pub fn hold(&self) -> impl Drop + use<> {
+        self.holding.inc();
+        Hold {
+            holding: self.holding.clone(),
+            timer: Some(self.hold_seconds.start_timer()),
+        }
+    }
+}
+
+struct Hold {
+    holding: IntGauge,
+    timer: Option<prometheus::HistogramTimer>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.holding.dec();
+        if let Some(timer) = self.timer.take() {
+            timer.observe_duration();
+        }
+    }
+}

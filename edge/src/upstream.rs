@@ -1,0 +1,172 @@
+//! Requests to origins: connections, limits, and which origin to ask.
+//!
+//! Before this: `cache/store.rs` and `live/follower.rs`, which want something. After this: the origin's `deliver`.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use tokio::time::{Instant, timeout_at};
+
+use crate::metrics::Metrics;
+
+/// Time to connect to an origin.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Idle connections kept to one origin.
+const IDLE_CONNECTIONS: usize = 256;
+/// How long an origin that failed is asked last.
+const PENALTY: Duration = Duration::from_secs(2);
+
+/// Why an origin's answer can't be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UpstreamError {
+    #[error("no origin could be reached")]
+    Unreachable,
+    #[error("the origin did not answer in time")]
+    Timeout,
+    #[error("the origin's answer is larger than the limit for its kind")]
+    TooLarge,
+    #[error("the origin broke off its answer")]
+    Broken,
+}
+
+/// An origin's whole answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// The origins of this edge.
+pub struct Upstream {
+    client: Client<HttpConnector, Empty<Bytes>>,
+    origins: Vec<Origin>,
+    started: Instant,
+    metrics: Arc<Metrics>,
+}
+
+struct Origin {
+    base: String,
+    /// Milliseconds since `started` until which this origin is asked last.
+    penalty_until: AtomicU64,
+}
+
+impl Upstream {
+    pub fn new(origins: &[String], metrics: Arc<Metrics>) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            // Shorter than an origin keeps an idle connection: reuse never meets a closing one.
+            .pool_idle_timeout(Duration::from_secs(8))
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        let origins = origins
+            .iter()
+            .map(|base| Origin {
+                base: base.trim_end_matches('/').to_owned(),
+                penalty_until: AtomicU64::new(0),
+            })
+            .collect();
+        Self {
+            client,
+            origins,
+            started: Instant::now(),
+            metrics,
+        }
+    }
+
+    /// Asks the origins in order, those that failed lately last, until one has an answer other than 404.
+    pub async fn get(&self, path: &str, deadline: Instant, limit: usize) -> Result<Answer, UpstreamError> {
+        let now = self.now_ms();
+        let mut order: Vec<&Origin> = self.origins.iter().collect();
+        order.sort_by_key(|o| o.penalty_until.load(Ordering::Relaxed) > now);
+        let mut absent = None;
+        let mut failure = UpstreamError::Unreachable;
+        for origin in order {
+            self.metrics.upstream_in_flight.inc();
+            let result = match timeout_at(deadline, self.ask(origin, path, limit)).await {
+                Ok(result) => result,
+                Err(_) => Err(UpstreamError::Timeout),
+            };
+            self.metrics.upstream_in_flight.dec();
+            self.metrics.upstream.with_label_values(&[outcome(&result)]).inc();
+            match result {
+                Ok(answer) if answer.status == StatusCode::NOT_FOUND => absent = Some(answer),
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    origin
+                        .penalty_until
+                        .store(self.now_ms() + PENALTY.as_millis() as u64, Ordering::Relaxed);
+                    failure = error;
+                }
+            }
+        }
+        absent.ok_or(failure)
+    }
+
+    async fn ask(&self, origin: &Origin, path: &str, limit: usize) -> Result<Answer, UpstreamError> {
+        let uri: Uri = format!("{}{path}", origin.base)
+            .parse()
+            .map_err(|_| UpstreamError::Unreachable)?;
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = uri;
+        let response = self.client.request(request).await.map_err(|error| {
+            tracing::debug!(%error, "an origin could not be asked");
+            match error.is_connect() {
+                true => UpstreamError::Unreachable,
+                false => UpstreamError::Broken,
+            }
+        })?;
+        let (head, mut body) = response.into_parts();
+        let announced = head
+            .headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|v| v.parse::<usize>().ok());
+        if announced.is_some_and(|n| n > limit) {
+            return Err(UpstreamError::TooLarge);
+        }
+        let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0));
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| UpstreamError::Broken)?;
+            if let Some(data) = frame.data_ref() {
+                if bytes.len() + data.len() > limit {
+                    return Err(UpstreamError::TooLarge);
+                }
+                bytes.extend_from_slice(data);
+            }
+        }
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: bytes.freeze(),
+        })
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+}
+
+fn outcome(result: &Result<Answer, UpstreamError>) -> &'static str {
+    match result {
+        Ok(answer) if answer.status.is_success() => "ok",
+        Ok(_) => "refused",
+        Err(UpstreamError::Timeout) => "timeout",
+        Err(_) => "failed",
+    }
+}

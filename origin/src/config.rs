@@ -1,0 +1,205 @@
+//! The origin's configuration: what `config/origin.yaml` explains key by key.
+
+use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use weir_shared::{
+    config::{Fault, HumanDuration, Validate},
+    id::StreamKey,
+};
+
+use crate::{live::pipeline, live::registry, package::segmenter::Targets};
+
+/// Everything an origin needs to know. Every key has a default but none is unknown.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub http: Listen,
+    pub rtmp: Listen,
+    pub admin: Listen,
+    pub packaging: Packaging,
+    /// Streams that may be pushed.
+    pub streams: Vec<Stream>,
+    /// Development: accept a push with any well-formed key.
+    pub any_key: bool,
+    /// Streams held at once.
+    pub max_streams: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    pub listen: SocketAddr,
+}
+
+impl Listen {
+    fn local(port: u16) -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stream {
+    pub key: StreamKey,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Packaging {
+    pub part_target: HumanDuration,
+    pub segment_target: HumanDuration,
+    /// Whole seconds; `None`: twice the segment target.
+    pub target_duration: Option<HumanDuration>,
+    /// How much of the past a live playlist lists.
+    pub window: HumanDuration,
+    /// How long an ended stream stays readable.
+    pub linger: HumanDuration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            http: Listen::local(8081),
+            rtmp: Listen::local(1935),
+            admin: Listen::local(9081),
+            packaging: Packaging::default(),
+            streams: Vec::new(),
+            any_key: false,
+            max_streams: 1024,
+        }
+    }
+}
+
+impl Default for Packaging {
+    fn default() -> Self {
+        Self {
+            part_target: HumanDuration(Duration::from_millis(333)),
+            segment_target: HumanDuration(Duration::from_secs(2)),
+            target_duration: None,
+            window: HumanDuration(Duration::from_secs(60)),
+            linger: HumanDuration(Duration::from_secs(60)),
+        }
+    }
+}
+
+impl Packaging {
+    /// EXT-X-TARGETDURATION. It never changes in a stream's life, so it comes from here and not from what is seen.
+    pub fn target_duration_seconds(&self) -> u32 {
+        let chosen = self.target_duration.map_or(self.segment_target.0 * 2, |d| d.0);
+        u32::try_from(chosen.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+    }
+}
+
+impl Config {
+    pub fn policy(&self) -> registry::Policy {
+        registry::Policy {
+            known: self.streams.iter().map(|s| s.key.clone()).collect(),
+            any_key: self.any_key,
+            max_streams: self.max_streams,
+            linger: self.packaging.linger.0,
+        }
+    }
+
+    pub fn settings(&self) -> pipeline::Settings {
+        let packaging = &self.packaging;
+        pipeline::Settings {
+            targets: Targets {
+                part: packaging.part_target.0,
+                segment: packaging.segment_target.0,
+                target_duration_seconds: packaging.target_duration_seconds(),
+            },
+            window: packaging.window.0,
+        }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut expect = |holds: bool, key: &str, expected: &str| {
+            if !holds {
+                faults.push(Fault::new(key, expected));
+            }
+        };
+        let p = &self.packaging;
+        let (part, segment) = (p.part_target.0, p.segment_target.0);
+        let target = Duration::from_secs(u64::from(p.target_duration_seconds()));
+        let ms = Duration::from_millis;
+        expect(
+            (ms(100)..=ms(2000)).contains(&part),
+            "packaging.part_target",
+            "100ms to 2s",
+        );
+        expect(
+            (ms(500)..=ms(30_000)).contains(&segment) && segment >= part * 2,
+            "packaging.segment_target",
+            "500ms to 30s, and at least two parts",
+        );
+        expect(
+            target >= segment && target >= Duration::from_secs(1) && target <= Duration::from_secs(60),
+            "packaging.target_duration",
+            "1s to 60s in whole seconds, and not below segment_target",
+        );
+        expect(
+            p.window.0 >= target * 3 && p.window.0 <= Duration::from_secs(4 * 3600),
+            "packaging.window",
+            "three target durations to 4h",
+        );
+        expect(
+            p.linger.0 <= Duration::from_secs(3600),
+            "packaging.linger",
+            "at most 1h",
+        );
+        expect((1..=100_000).contains(&self.max_streams), "max_streams", "1 to 100000");
+        expect(
+            self.any_key || !self.streams.is_empty(),
+            "streams",
+            "at least one {key: …}, or any_key: true for development",
+        );
+        let distinct: HashSet<_> = self.streams.iter().map(|s| &s.key).collect();
+        expect(distinct.len() == self.streams.len(), "streams", "each key once");
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = Config {
+            any_key: true,
+            ..Config::default()
+        };
+        change(&mut config);
+        config.validate().into_iter().map(|f| f.key).collect()
+    }
+
+    #[test]
+    fn defaults_are_valid_once_a_stream_is_named() {
+        assert_eq!(faults(|_| ()), Vec::<String>::new());
+        assert_eq!(faults(|c| c.any_key = false), ["streams"]);
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let found = faults(|c| {
+            c.packaging.part_target = HumanDuration(Duration::from_millis(20));
+            c.packaging.window = HumanDuration(Duration::from_secs(5));
+            c.max_streams = 0;
+        });
+        assert_eq!(found, ["packaging.part_target", "packaging.window", "max_streams"]);
+    }
+
+    #[test]
+    fn the_target_duration_is_twice_the_segment_target_unless_said() {
+        assert_eq!(Packaging::default().target_duration_seconds(), 4);
+    }
+}

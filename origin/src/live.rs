@@ -1,0 +1,10 @@
+//! Live streams: the one task that writes a stream ([`pipeline`]), what readers see of it ([`snapshot`]), and where they
+//! find it ([`registry`]).
+//!
+//! Before this: `ingest`, `package`. After this: `deliver`.
+
+pub mod master;
+pub mod pipeline;
+pub mod registry;
+pub mod snapshot;
+mod track;

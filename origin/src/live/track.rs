@@ -1,0 +1,367 @@
+//! One track on its way from frames to snapshots: its segmenter, its window, its sequence numbers.
+//!
+//! Before this: `package/segmenter.rs`. After this: `package/window.rs`, `live/snapshot.rs`. Owned by `live/pipeline.rs`.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::watch;
+use weir_shared::{
+    hls::{
+        playlist::RenditionReport,
+        position::{self, LiveEdge, MediaSequence, PartNumber},
+    },
+    id::RenditionName,
+    media::time::{MediaTime, Timescale},
+};
+
+use super::{
+    master::{Facts, Rendition},
+    snapshot::{RenditionSettings, Snapshot},
+};
+use crate::{
+    codec::CodecConfig,
+    metrics::Metrics,
+    package::{
+        fmp4,
+        frame::{Frame, TrackKind},
+        segmenter::{Draft, Mode, Output, Targets, TrackSegmenter},
+        window::{self, Window},
+    },
+};
+
+/// Media time ↔ wall clock, fixed once per pipeline.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClockMap {
+    pub media: MediaTime,
+    pub wall: SystemTime,
+}
+
+impl ClockMap {
+    pub(super) fn wall(&self, at: MediaTime) -> SystemTime {
+        let distance = at - self.media;
+        if distance >= MediaTime::ZERO {
+            self.wall + distance.to_duration()
+        } else {
+            self.wall - (MediaTime::ZERO - distance).to_duration()
+        }
+    }
+}
+
+/// What a push brought about.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Something a reader can see changed.
+    pub changed: bool,
+    /// A new segment began here, in presentation time.
+    pub segment_start: Option<MediaTime>,
+    /// A segment was complete: figures of the multivariant playlist may have moved.
+    pub segment_end: bool,
+    /// A segment ended without a key frame in reach.
+    pub forced_cut: bool,
+}
+
+/// Bits and time of complete segments, for BANDWIDTH and AVERAGE-BANDWIDTH.
+#[derive(Debug, Default)]
+struct Rates {
+    peak: u64,
+    bits: u64,
+    time: Duration,
+    open_bits: u64,
+}
+
+impl Rates {
+    fn close_segment(&mut self, duration: Duration) {
+        // A stub of a segment says nothing about the rate (section 4.4.6.2 looks at 0.5 to 1.5 target durations).
+        if duration >= Duration::from_millis(500) {
+            let rate = bits_per_second(self.open_bits, duration);
+            self.peak = self.peak.max(rate);
+            self.bits = self.bits.saturating_add(self.open_bits);
+            self.time += duration;
+        }
+        self.open_bits = 0;
+    }
+
+    fn average(&self) -> Option<u64> {
+        (!self.time.is_zero()).then(|| bits_per_second(self.bits, self.time))
+    }
+}
+
+fn bits_per_second(bits: u64, duration: Duration) -> u64 {
+    let micros = duration.as_micros().max(1);
+    u64::try_from(u128::from(bits) * 1_000_000 / micros).unwrap_or(u64::MAX)
+}
+
+pub(super) struct Track {
+    pub name: RenditionName,
+    kind: TrackKind,
+    config: Arc<CodecConfig>,
+    segmenter: TrackSegmenter,
+    window: Window,
+    next_msn: MediaSequence,
+    next_part: PartNumber,
+    init_index: Option<u32>,
+    target_duration_seconds: u32,
+    feed: Option<(Arc<RenditionSettings>, watch::Sender<Arc<Snapshot>>)>,
+    ended: bool,
+    rates: Rates,
+    announced_bitrate: Option<u64>,
+    milli_frame_rate: Option<u64>,
+    dropped: u64,
+}
+
+/// What a track starts from.
+pub(super) struct Start {
+    pub config: Arc<CodecConfig>,
+    pub mode: Mode,
+    pub targets: Targets,
+    pub first_msn: MediaSequence,
+    pub frame_rate: Option<f64>,
+    pub bitrate: Option<u64>,
+    pub window: Duration,
+}
+
+impl Track {
+    pub(super) fn new(name: RenditionName, start: Start) -> Self {
+        let kind = start.config.track();
+        let target_duration_seconds = start.targets.target_duration_seconds;
+        Self {
+            name,
+            kind,
+            segmenter: TrackSegmenter::new(start.config.clone(), start.frame_rate, start.mode, start.targets),
+            config: start.config,
+            window: Window::new(window::WindowSettings {
+                duration: start.window,
+                target_duration: Duration::from_secs(u64::from(target_duration_seconds)),
+            }),
+            next_msn: start.first_msn,
+            next_part: PartNumber(0),
+            init_index: None,
+            target_duration_seconds,
+            feed: None,
+            ended: false,
+            rates: Rates::default(),
+            announced_bitrate: start.bitrate,
+            milli_frame_rate: None,
+            dropped: 0,
+        }
+    }
+
+    pub(super) fn config(&self) -> &Arc<CodecConfig> {
+        &self.config
+    }
+
+    pub(super) fn set_config(&mut self, config: Arc<CodecConfig>) {
+        self.segmenter.set_config(config);
+    }
+
+    pub(super) fn set_mode(&mut self, mode: Mode) {
+        self.segmenter.set_mode(mode);
+    }
+
+    pub(super) fn part_target(&self) -> Option<Duration> {
+        self.segmenter.part_target()
+    }
+
+    pub(super) fn has_parts(&self) -> bool {
+        self.next_part > PartNumber(0)
+    }
+
+    pub(super) fn is_published(&self) -> bool {
+        self.feed.is_some()
+    }
+
+    pub(super) fn next_msn(&self) -> MediaSequence {
+        self.next_msn
+    }
+
+    pub(super) fn media_bytes(&self) -> usize {
+        self.window.media_bytes()
+    }
+
+    /// Frames that could not be packaged.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    pub(super) fn push(&mut self, frame: Frame, clock: &ClockMap, metrics: &Metrics) -> Progress {
+        self.segmenter.push(frame);
+        self.drain(clock, metrics)
+    }
+
+    pub(super) fn cut_at(&mut self, at: MediaTime, clock: &ClockMap, metrics: &Metrics) -> Progress {
+        self.segmenter.cut_at(at);
+        self.drain(clock, metrics)
+    }
+
+    /// Closes what is open and marks the end of the stream.
+    pub(super) fn finish(&mut self, clock: &ClockMap, metrics: &Metrics) {
+        self.segmenter.finish();
+        let _ = self.drain(clock, metrics);
+        self.ended = true;
+    }
+
+    fn drain(&mut self, clock: &ClockMap, metrics: &Metrics) -> Progress {
+        let mut progress = Progress::default();
+        while let Some(output) = self.segmenter.poll() {
+            match output {
+                Output::SegmentStart {
+                    at,
+                    independent,
+                    discontinuity,
+                    config,
+                    init_index,
+                    ..
+                } => {
+                    if self.init_index != Some(init_index) {
+                        self.init_index = Some(init_index);
+                        self.window
+                            .push_init(init_index, fmp4::init_section(&config, self.segmenter.timescale()));
+                        self.config = config;
+                    }
+                    self.window.open_segment(window::SegmentStart {
+                        msn: self.next_msn,
+                        pdt: clock.wall(at),
+                        discontinuity,
+                        init_index,
+                        independent,
+                        first_part: self.next_part,
+                    });
+                    progress.segment_start = Some(at);
+                }
+                Output::Part(draft) => {
+                    self.push_part(&draft, metrics);
+                    progress.changed = true;
+                }
+                Output::SegmentEnd { duration, forced } => {
+                    let duration = duration.to_duration(self.segmenter.timescale());
+                    self.window.close_segment(duration);
+                    self.next_msn = self.next_msn.next();
+                    self.rates.close_segment(duration);
+                    progress.segment_end = true;
+                    progress.forced_cut |= forced;
+                    progress.changed = true;
+                    metrics.segments.with_label_values(&[self.kind.as_str()]).inc();
+                }
+                Output::Gap { missing } => {
+                    metrics.gaps.with_label_values(&[self.kind.as_str()]).inc();
+                    tracing::warn!(
+                        track = self.kind.as_str(),
+                        missing_ms = missing.as_millis(),
+                        "gap in the input"
+                    );
+                }
+                Output::Dropped { .. } => {
+                    self.dropped = self.dropped.saturating_add(1);
+                    metrics.frames_dropped.with_label_values(&[self.kind.as_str()]).inc();
+                }
+            }
+        }
+        progress
+    }
+
+    fn push_part(&mut self, draft: &Draft, metrics: &Metrics) {
+        let scale = self.segmenter.timescale();
+        let bytes = fmp4::part(self.next_part.0.wrapping_add(1) as u32, draft);
+        self.rates.open_bits = self.rates.open_bits.saturating_add(bytes.len() as u64 * 8);
+        if self.milli_frame_rate.is_none() && self.kind == TrackKind::Video {
+            self.milli_frame_rate = milli_frame_rate(draft, scale);
+        }
+        let kind = self.kind.as_str();
+        metrics.parts.with_label_values(&[kind]).inc();
+        metrics.part_bytes.with_label_values(&[kind]).inc_by(bytes.len() as u64);
+        self.window.push_part(window::Part {
+            number: self.next_part,
+            bytes,
+            duration: draft.duration.to_duration(scale),
+            independent: draft.independent,
+        });
+        self.next_part = self.next_part.next();
+    }
+
+    /// Opens this track to readers: from now on every [`publish`](Self::publish) reaches them.
+    pub(super) fn launch(&mut self, settings: RenditionSettings) -> Rendition {
+        let settings = Arc::new(settings);
+        let first = Arc::new(Snapshot::new(
+            settings.clone(),
+            self.live_edge(settings.part_target),
+            self.window.clone(),
+            Vec::new(),
+        ));
+        let (sender, feed) = watch::channel(first);
+        self.feed = Some((settings.clone(), sender));
+        Rendition {
+            name: settings.name.clone(),
+            track: self.kind,
+            feed,
+        }
+    }
+
+    /// Replaces what readers see.
+    pub(super) fn publish(&mut self, reports: Vec<RenditionReport>) {
+        let Some((settings, sender)) = &self.feed else {
+            return;
+        };
+        let snapshot = Snapshot::new(
+            settings.clone(),
+            self.live_edge(settings.part_target),
+            self.window.clone(),
+            reports,
+        );
+        sender.send_replace(Arc::new(snapshot));
+    }
+
+    /// What the other renditions' playlists say of this track now.
+    pub(super) fn report(&self) -> Option<RenditionReport> {
+        let (settings, sender) = self.feed.as_ref()?;
+        let edge = self.live_edge(settings.part_target);
+        let latest = sender.borrow().clone();
+        Some(Snapshot::new(latest.settings.clone(), edge, self.window.clone(), Vec::new()).report())
+    }
+
+    fn live_edge(&self, part_target: Duration) -> LiveEdge {
+        LiveEdge {
+            ended: self.ended,
+            advance_parts: position::advance_part_limit(part_target.as_millis() as u64),
+            next_part: self.next_part,
+            open: self.next_msn,
+            ..self.window.live_edge()
+        }
+    }
+
+    /// What the multivariant playlist says of this track.
+    pub(super) fn facts(&self) -> Facts {
+        let open = self.rates.open_bits;
+        let seconds = u64::from(self.target_duration_seconds.max(1));
+        let announced = self.announced_bitrate.unwrap_or(0);
+        // Before the first segment is complete only the encoder's own words (or the bits so far) are known.
+        let average = self.rates.average().unwrap_or(announced.max(open / seconds));
+        let peak = if self.rates.peak > 0 {
+            self.rates.peak
+        } else {
+            announced.max(average)
+        };
+        Facts {
+            name: self.name.clone(),
+            config: self.config.clone(),
+            peak_bitrate: peak.saturating_mul(11) / 10,
+            average_bitrate: average,
+            milli_frame_rate: self.milli_frame_rate,
+        }
+    }
+
+    /// Whether every listed segment starts with an independent frame.
+    pub(super) fn all_independent(&self) -> bool {
+        self.window.listed().all(|s| s.independent)
+    }
+}
+
+/// Frames per 1000 seconds, as the first part shows it.
+fn milli_frame_rate(draft: &Draft, scale: Timescale) -> Option<u64> {
+    let ticks = u64::try_from(draft.duration.0).ok().filter(|t| *t > 0)?;
+    let frames = draft.samples.len() as u64;
+    let exact = u128::from(frames) * 1000 * u128::from(scale.get());
+    u64::try_from((exact + u128::from(ticks) / 2) / u128::from(ticks)).ok()
+}

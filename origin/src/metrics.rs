@@ -1,0 +1,99 @@
+//! Everything this origin counts, with a help line an operator understands.
+
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+
+/// The origin's metrics. Labels are closed sets; per-stream figures belong in the admin listing.
+#[derive(Debug)]
+pub struct Metrics {
+    pub streams_live: IntGauge,
+    pub parts: IntCounterVec,
+    pub part_bytes: IntCounterVec,
+    pub segments: IntCounterVec,
+    pub gaps: IntCounterVec,
+    pub frames_dropped: IntCounterVec,
+    pub requests: IntCounterVec,
+    holding: IntGauge,
+    hold_seconds: Histogram,
+}
+
+impl Metrics {
+    /// Creates and registers. Fails only if a name is registered twice.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let by_track = |name: &str, help: &str| counter(registry, name, help, "track");
+        Ok(Self {
+            streams_live: gauge(
+                registry,
+                "weir_origin_streams_live",
+                "Streams that have a publisher now.",
+            )?,
+            parts: by_track("weir_origin_parts_total", "Parts published.")?,
+            part_bytes: by_track("weir_origin_part_bytes_total", "Bytes of the parts published.")?,
+            segments: by_track("weir_origin_segments_total", "Media segments completed.")?,
+            gaps: by_track(
+                "weir_origin_ingest_gaps_total",
+                "Times the input left out more than a part's worth of media.",
+            )?,
+            frames_dropped: by_track(
+                "weir_origin_frames_dropped_total",
+                "Frames received that could not be packaged, mostly those before the first key frame.",
+            )?,
+            requests: counter(
+                registry,
+                "weir_origin_requests_total",
+                "HTTP requests answered to edges and direct players.",
+                "status",
+            )?,
+            holding: gauge(
+                registry,
+                "weir_origin_holding",
+                "Requests being held until the next part or playlist update.",
+            )?,
+            hold_seconds: registered(
+                registry,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "weir_origin_hold_seconds",
+                        "How long media and playlist requests waited. Held ones wait about a part's duration.",
+                    )
+                    .buckets(vec![0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0]),
+                )?,
+            )?,
+        })
+    }
+
+    /// Counts a request as held until the guard is dropped.
+    pub fn hold(&self) -> impl Drop + use<> {
+        self.holding.inc();
+        Hold {
+            holding: self.holding.clone(),
+            timer: Some(self.hold_seconds.start_timer()),
+        }
+    }
+}
+
+struct Hold {
+    holding: IntGauge,
+    timer: Option<prometheus::HistogramTimer>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.holding.dec();
+        if let Some(timer) = self.timer.take() {
+            timer.observe_duration();
+        }
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    registered(registry, IntGauge::new(name, help)?)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str, label: &str) -> Result<IntCounterVec, prometheus::Error> {
+    registered(registry, IntCounterVec::new(Opts::new(name, help), &[label])?)
+}

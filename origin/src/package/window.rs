@@ -1,0 +1,323 @@
+//! The DVR ring: what a live playlist lists, and for a while what it listed.
+//!
+//! Before this: `package/fmp4` (bytes). After this: `live/snapshot.rs`, which holds a clone. Cloning is cheap: complete
+//! segments sit in shared blocks, so a clone copies one pointer per block and per segment of the newest block.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use weir_shared::hls::position::{LiveEdge, MediaSequence, PartNumber};
+
+/// Segments per frozen block.
+const BLOCK: usize = 64;
+
+/// How much a window lists.
+#[derive(Debug, Clone, Copy)]
+pub struct WindowSettings {
+    /// Media listed; at least three target durations are, whatever this says (section 6.2.2).
+    pub duration: Duration,
+    pub target_duration: Duration,
+}
+
+/// A complete segment. Its bytes are its parts' bytes in order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Segment {
+    pub msn: MediaSequence,
+    pub duration: Duration,
+    /// Wall-clock time of the first sample.
+    pub pdt: SystemTime,
+    pub discontinuity: bool,
+    pub init_index: u32,
+    /// It begins with an independent frame.
+    pub independent: bool,
+    pub first_part: PartNumber,
+    pub parts: Vec<PartEntry>,
+}
+
+/// A part in its segment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartEntry {
+    pub bytes: Bytes,
+    pub duration: Duration,
+    pub independent: bool,
+}
+
+/// The segment being made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenSegment {
+    pub msn: MediaSequence,
+    pub pdt: SystemTime,
+    pub discontinuity: bool,
+    pub init_index: u32,
+    pub independent: bool,
+    pub first_part: PartNumber,
+    pub parts: Vec<PartEntry>,
+}
+
+/// What a segment starts from.
+#[derive(Debug, Clone, Copy)]
+pub struct SegmentStart {
+    pub msn: MediaSequence,
+    pub pdt: SystemTime,
+    pub discontinuity: bool,
+    pub init_index: u32,
+    /// It begins with an independent frame.
+    pub independent: bool,
+    pub first_part: PartNumber,
+}
+
+/// A part to add to the open segment.
+#[derive(Debug, Clone)]
+pub struct Part {
+    pub number: PartNumber,
+    pub bytes: Bytes,
+    pub duration: Duration,
+    pub independent: bool,
+}
+
+/// The ring. One writer changes it; readers hold clones.
+#[derive(Debug, Clone)]
+pub struct Window {
+    settings: WindowSettings,
+    /// Blocks of `BLOCK` segments, oldest first; the front one shrinks as its segments are let go.
+    frozen: VecDeque<Arc<[Arc<Segment>]>>,
+    /// Segments after the frozen blocks, fewer than `BLOCK`.
+    tail: Vec<Arc<Segment>>,
+    open: Option<OpenSegment>,
+    inits: VecDeque<(u32, Bytes)>,
+    /// Kept segments that are not listed any more, at the front.
+    unlisted: usize,
+    listed_time: Duration,
+    /// EXT-X-DISCONTINUITY tags that left the list.
+    discontinuity_sequence: u64,
+    next_msn: MediaSequence,
+    next_part: PartNumber,
+    media_bytes: usize,
+}
+
+impl Window {
+    pub fn new(settings: WindowSettings) -> Self {
+        Self {
+            settings,
+            frozen: VecDeque::new(),
+            tail: Vec::new(),
+            open: None,
+            inits: VecDeque::new(),
+            unlisted: 0,
+            listed_time: Duration::ZERO,
+            discontinuity_sequence: 0,
+            next_msn: MediaSequence(0),
+            next_part: PartNumber(0),
+            media_bytes: 0,
+        }
+    }
+
+    /// Where EXT-X-DISCONTINUITY-SEQUENCE starts. Before the first segment only.
+    pub fn set_discontinuity_sequence(&mut self, sequence: u64) {
+        self.discontinuity_sequence = sequence;
+    }
+
+    /// Adds a codec configuration's init section.
+    pub fn push_init(&mut self, index: u32, bytes: Bytes) {
+        self.inits.push_back((index, bytes));
+    }
+
+    /// Starts the next segment. An open one is dropped: close it first.
+    pub fn open_segment(&mut self, start: SegmentStart) {
+        self.next_msn = start.msn;
+        self.next_part = start.first_part;
+        self.open = Some(OpenSegment {
+            msn: start.msn,
+            pdt: start.pdt,
+            discontinuity: start.discontinuity,
+            init_index: start.init_index,
+            independent: start.independent,
+            first_part: start.first_part,
+            parts: Vec::new(),
+        });
+    }
+
+    /// Adds a part to the open segment.
+    pub fn push_part(&mut self, part: Part) {
+        let Some(open) = &mut self.open else { return };
+        debug_assert_eq!(part.number, self.next_part);
+        self.next_part = part.number.next();
+        self.media_bytes += part.bytes.len();
+        open.parts.push(PartEntry {
+            bytes: part.bytes,
+            duration: part.duration,
+            independent: part.independent,
+        });
+    }
+
+    /// Completes the open segment and lets go of what is too old.
+    pub fn close_segment(&mut self, duration: Duration) {
+        let Some(open) = self.open.take() else { return };
+        self.next_msn = open.msn.next();
+        self.listed_time += duration;
+        self.tail.push(Arc::new(Segment {
+            msn: open.msn,
+            duration,
+            pdt: open.pdt,
+            discontinuity: open.discontinuity,
+            init_index: open.init_index,
+            independent: open.independent,
+            first_part: open.first_part,
+            parts: open.parts,
+        }));
+        if self.tail.len() == BLOCK {
+            self.frozen.push_back(std::mem::take(&mut self.tail).into());
+        }
+        self.unlist();
+        self.forget();
+    }
+
+    /// Complete segments that the playlist lists, oldest first.
+    pub fn listed(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.kept().skip(self.unlisted)
+    }
+
+    /// The segment being made.
+    pub fn open(&self) -> Option<&OpenSegment> {
+        self.open.as_ref()
+    }
+
+    /// A complete segment, listed or only kept.
+    pub fn segment(&self, msn: MediaSequence) -> Option<&Arc<Segment>> {
+        let first = self.nth(0)?.msn;
+        let index = usize::try_from(msn.0.checked_sub(first.0)?).ok()?;
+        self.nth(index)
+    }
+
+    /// A part of a kept or of the open segment.
+    pub fn part(&self, number: PartNumber) -> Option<&PartEntry> {
+        if let Some(open) = &self.open
+            && let Some(index) = number.0.checked_sub(open.first_part.0)
+        {
+            return open.parts.get(usize::try_from(index).ok()?);
+        }
+        // Part numbers grow with the segments: the last segment that starts at or below this one holds it.
+        let (mut low, mut high) = (0, self.kept_len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.nth(middle)?.first_part <= number {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let segment = self.nth(low.checked_sub(1)?)?;
+        let index = usize::try_from(number.0 - segment.first_part.0).ok()?;
+        segment.parts.get(index)
+    }
+
+    /// An init section by index.
+    pub fn init(&self, index: u32) -> Option<Bytes> {
+        self.inits.iter().find(|(i, _)| *i == index).map(|(_, b)| b.clone())
+    }
+
+    /// Discontinuities before the first listed segment, plus the start value (section 4.4.3.3).
+    pub fn discontinuity_sequence(&self) -> u64 {
+        self.discontinuity_sequence
+    }
+
+    /// Media bytes held.
+    pub fn media_bytes(&self) -> usize {
+        self.media_bytes
+    }
+
+    /// Where the playlist stands. `ended` is false and `advance_parts` zero: the caller knows those.
+    pub fn live_edge(&self) -> LiveEdge {
+        let last = self.kept_len().checked_sub(1).and_then(|i| self.nth(i));
+        LiveEdge {
+            first: self.listed().next().map_or(self.next_msn, |s| s.msn),
+            open: self.next_msn,
+            open_parts: self.open.as_ref().map_or(0, |o| o.parts.len() as u32),
+            last_complete_parts: last.map_or(0, |s| s.parts.len() as u32),
+            next_part: self.next_part,
+            ended: false,
+            advance_parts: 0,
+        }
+    }
+
+    /// Takes segments off the list while enough remains listed.
+    fn unlist(&mut self) {
+        let enough = self.settings.duration.max(self.settings.target_duration * 3);
+        while let Some(oldest) = self.nth(self.unlisted) {
+            let rest = self.listed_time.saturating_sub(oldest.duration);
+            if rest < enough {
+                break;
+            }
+            if oldest.discontinuity {
+                self.discontinuity_sequence += 1;
+            }
+            self.listed_time = rest;
+            self.unlisted += 1;
+        }
+    }
+
+    /// Lets go of segments whose Availability Duration has passed: their own duration plus that of the longest playlist
+    /// that listed them (section 6.2.2). What has come since they left the list measures that time.
+    fn forget(&mut self) {
+        let listed = self.listed_time;
+        let mut unlisted_time: Duration = self.kept().take(self.unlisted).map(|s| s.duration).sum();
+        while self.unlisted > 0 {
+            let Some(oldest) = self.nth(0).cloned() else { break };
+            let since_removal = unlisted_time.saturating_sub(oldest.duration);
+            if since_removal < listed + oldest.duration + self.settings.target_duration {
+                break;
+            }
+            unlisted_time = since_removal;
+            self.unlisted -= 1;
+            self.media_bytes -= oldest.parts.iter().map(|p| p.bytes.len()).sum::<usize>();
+            self.drop_front();
+        }
+        if let Some(oldest) = self.nth(0).map(|s| s.init_index) {
+            self.inits.retain(|(index, _)| *index >= oldest);
+        }
+    }
+
+    fn drop_front(&mut self) {
+        match self.frozen.front() {
+            Some(block) if block.len() > 1 => {
+                // The block is shared with snapshots: replace it by a shorter one, so that the bytes are freed.
+                let rest: Arc<[_]> = block.iter().skip(1).cloned().collect();
+                self.frozen[0] = rest;
+            }
+            Some(_) => {
+                self.frozen.pop_front();
+            }
+            None => {
+                self.tail.remove(0);
+            }
+        }
+    }
+
+    fn kept(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.frozen.iter().flat_map(|b| b.iter()).chain(&self.tail)
+    }
+
+    fn kept_len(&self) -> usize {
+        self.frozen.iter().map(|b| b.len()).sum::<usize>() + self.tail.len()
+    }
+
+    fn nth(&self, index: usize) -> Option<&Arc<Segment>> {
+        let mut index = index;
+        if let Some(front) = self.frozen.front() {
+            if index < front.len() {
+                return front.get(index);
+            }
+            index -= front.len();
+            let block = 1 + index / BLOCK;
+            if block < self.frozen.len() {
+                return self.frozen.get(block)?.get(index % BLOCK);
+            }
+            index -= (self.frozen.len() - 1) * BLOCK;
+        }
+        self.tail.get(index)
+    }
+}

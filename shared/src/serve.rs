@@ -1,0 +1,46 @@
+//! Serving HTTP: accept loops, TLS, bodies, responses, draining. Every protocol calls one [`Handler::handle`].
+
+pub mod body;
+pub mod drain;
+pub mod gzip;
+pub mod respond;
+pub mod tcp;
+pub mod tls;
+
+use std::{future::Future, net::SocketAddr};
+
+use http::{Response, request};
+
+use body::Body;
+
+/// HTTP version family, as a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    H1,
+    H2,
+    H3,
+}
+
+impl Protocol {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::H1 => "h1",
+            Self::H2 => "h2",
+            Self::H3 => "h3",
+        }
+    }
+}
+
+/// Who asks, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    pub addr: SocketAddr,
+    pub protocol: Protocol,
+    /// Over TLS.
+    pub secure: bool,
+}
+
+/// From a request's head to a response. Request bodies are not read.
+pub trait Handler: Clone + Send + Sync + 'static {
+    fn handle(&self, peer: Peer, request: request::Parts) -> impl Future<Output = Response<Body>> + Send;
+}
