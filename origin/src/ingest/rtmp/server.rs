@@ -262,11 +262,18 @@ impl Connection {
         Ok(())
     }
 
-    /// Says why, closes our half and waits a little for the peer to close its own.
+    /// Says why, closes our half and waits a little for the peer to close its own. After an ordinary goodbye the peer
+    /// closes first: GStreamer takes a server that does for a fault.
     async fn part(mut self, end: &End) {
         self.session.farewell(end);
         if let Err(error) = self.flush().await {
             debug!(%error, "last reply not sent");
+            return;
+        }
+        if !matches!(end, End::Unpublished)
+            && let Err(error) = self.socket.shutdown().await
+        {
+            debug!(%error, "own half not closed");
             return;
         }
         let drained = timeout(self.config.limits.drain, drain(&mut self.socket)).await;
@@ -277,7 +284,6 @@ impl Connection {
 }
 
 async fn drain(socket: &mut TcpStream) -> io::Result<()> {
-    socket.shutdown().await?;
     let mut ignored = [0; 4096];
     while socket.read(&mut ignored).await? > 0 {}
     Ok(())
@@ -294,3 +300,6 @@ async fn cancelled(stop: Option<CancellationToken>) {
 fn is_worth_a_line(count: u64) -> bool {
     count.is_power_of_two()
 }
+
+#[cfg(test)]
+mod tests;
