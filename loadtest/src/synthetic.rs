@@ -147,7 +147,7 @@ impl VideoPlan {
     fn payload(&self, n: u64) -> Bytes {
         let within = n % self.gop;
         let key = within == 0;
-        let b_frame = self.settings.b_frames && within != 0 && within % 2 == 0;
+        let b_frame = self.settings.b_frames && within != 0 && within.is_multiple_of(2);
         // NAL header and the first slice bits: first_mb_in_slice 0 and the slice type.
         let slice = match (key, b_frame) {
             (true, _) => [0x65, 0x88],
