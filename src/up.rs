@@ -276,3 +276,25 @@ async fn broadcast_demo(rtmp: SocketAddr, stop: CancellationToken) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_configuration_is_valid() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/weir.yaml");
+        config::load::<Config>(&file).expect("config/weir.yaml");
+    }
+
+    #[test]
+    fn a_fault_names_its_section() {
+        let text = "origin:\n  packaging:\n    part_target: 20ms\n  any_key: true\n";
+        let error = config::parse::<Config>("weir.yaml", text).expect_err("20 ms is too short");
+        let told = error.to_string();
+        assert!(
+            told.contains("line 3: origin.packaging.part_target: expected 100ms to 2s"),
+            "{told}"
+        );
+    }
+}

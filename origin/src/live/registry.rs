@@ -14,6 +14,7 @@ use std::{
 use dashmap::{DashMap, Entry};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 use weir_shared::id::{Epoch, StreamKey};
 
 use super::{
@@ -21,7 +22,7 @@ use super::{
     pipeline::{self, Pipeline},
 };
 use crate::{
-    ingest::{Door, Publication, PublishRequest, Refusal},
+    ingest::{Door, Publication, PublishRequest, Refusal, redacted},
     metrics::Metrics,
 };
 
@@ -168,7 +169,8 @@ impl Registry {
         let registry = self.clone();
         let stop = live.stop.clone();
         self.tasks.spawn(async move {
-            let held = pipeline.run(inbox, stop.clone()).await;
+            let span = tracing::info_span!("stream", key = %redacted(&key));
+            let held = pipeline.run(inbox, stop.clone()).instrument(span).await;
             // `held` keeps the last snapshots readable; a successor or a shutdown ends that at once.
             tokio::select! {
                 () = stop.cancelled() => {}

@@ -1,0 +1,99 @@
+//! House rules that a compiler does not check.
+
+use std::{fs, path::Path};
+
+/// Files that take bytes and a time and give back values.
+const PURE: &[&str] = &[
+    "shared/src/id.rs",
+    "shared/src/media",
+    "shared/src/hls",
+    "shared/src/retry.rs",
+    "origin/src/codec",
+    "origin/src/package",
+    "origin/src/ingest/flv.rs",
+    "origin/src/ingest/timeline.rs",
+    "origin/src/ingest/rtmp/chunk.rs",
+    "origin/src/ingest/rtmp/amf0.rs",
+];
+
+/// What a pure file must not reach for.
+const FORBIDDEN: &[&str] = &[
+    "tokio",
+    "std::net",
+    "std::fs",
+    "std::thread",
+    "Instant::now",
+    "SystemTime::now",
+    "hyper",
+];
+
+fn rust_files(at: &Path, found: &mut Vec<(String, String)>) {
+    if at.is_dir() {
+        let entries = fs::read_dir(at).expect("a source folder can be listed");
+        for entry in entries {
+            rust_files(&entry.expect("a source folder can be listed").path(), found);
+        }
+    } else if at.extension().is_some_and(|e| e == "rs") {
+        let text = fs::read_to_string(at).expect("a source file can be read");
+        found.push((at.display().to_string(), text));
+    }
+}
+
+/// The code of a file: without its tests and comments.
+fn code(text: &str) -> String {
+    let body = text.split("#[cfg(test)]").next().unwrap_or(text);
+    body.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn pure_files_reach_for_no_runtime_socket_or_clock() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for pure in PURE {
+        let mut files = Vec::new();
+        let at = root.join(pure);
+        assert!(at.exists(), "{pure} moved: correct this list");
+        rust_files(&at, &mut files);
+        for (name, text) in files.iter().filter(|(name, _)| !name.ends_with("tests.rs")) {
+            for word in FORBIDDEN {
+                assert!(!code(text).contains(word), "{name} is pure and uses {word}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_crate_forbids_unsafe_code() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let workspace = fs::read_to_string(root.join("Cargo.toml")).expect("the workspace has a manifest");
+    assert!(workspace.contains("unsafe_code = \"forbid\""));
+    for member in ["shared", "origin", "edge", "loadtest", "tests", "."] {
+        let manifest = fs::read_to_string(root.join(member).join("Cargo.toml")).expect("a crate has a manifest");
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{member}");
+    }
+}
+
+#[test]
+fn sample_configurations_are_valid() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
+    weir_shared::config::load::<weir_origin::config::Config>(&config.join("origin.yaml")).expect("origin.yaml");
+    weir_shared::config::load::<weir_edge::config::Config>(&config.join("edge.yaml")).expect("edge.yaml");
+}
+
+#[test]
+fn sample_configurations_say_the_defaults() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
+    let origin = weir_shared::config::load::<weir_origin::config::Config>(&config.join("origin.yaml")).expect("valid");
+    let default = weir_origin::config::Config::default();
+    assert_eq!(origin.packaging.part_target, default.packaging.part_target);
+    assert_eq!(origin.packaging.segment_target, default.packaging.segment_target);
+    assert_eq!(origin.packaging.window, default.packaging.window);
+    assert_eq!(origin.max_streams, default.max_streams);
+    let edge = weir_shared::config::load::<weir_edge::config::Config>(&config.join("edge.yaml")).expect("valid");
+    let default = weir_edge::config::Config::default();
+    assert_eq!(edge.cache.max_bytes, default.cache.max_bytes);
+    assert_eq!(edge.follow.idle, default.follow.idle);
+    assert_eq!(edge.max_connections, default.max_connections);
+}
