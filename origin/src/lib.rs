@@ -2,7 +2,7 @@
 //!
 //! Read in the order of the data path: [`ingest`] → [`package`] → [`live`] → [`deliver`]. [`app`] alone knows all of them.
 
-//pub mod app;
+pub mod app;
 pub mod codec;
 pub mod config;
 pub mod deliver;

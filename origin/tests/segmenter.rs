@@ -165,12 +165,11 @@ fn a_part_is_out_the_moment_its_last_frame_is_in() {
         let told = Some((seconds as u32, frames as u32));
         let mut s = TrackSegmenter::new(avc(told), None, Mode::Lead, targets(part_ms));
         let mut checker = Checker::default();
+        let gop = 2 * frames.div_ceil(seconds);
         for n in 0..3000u64 {
-            let key = n % frames.div_ceil(seconds) == 0;
-            s.push(video(n, rounded_ms(n, seconds, frames), 0, key));
+            s.push(video(n, rounded_ms(n, seconds, frames), 0, n % gop == 0));
             checker.drain(&mut s);
-            let segments_end_early = (n + 1) % frames.div_ceil(seconds) == 0;
-            if (n + 1) % frames.div_ceil(seconds) % per_part == 0 && !segments_end_early {
+            if (n + 1) % gop % per_part == 0 && (n + 1) % gop != 0 {
                 assert_eq!(
                     checker.next_byte,
                     n + 1,

@@ -148,7 +148,10 @@ mod tests {
     #[test]
     fn what_encoders_send_for_lc() {
         let stereo = parse(&[0x11, 0x90, 0x56, 0xe5, 0x00]).unwrap();
-        assert_eq!((stereo.sample_rate, stereo.channels, stereo.frame_samples), (48_000, 2, 1024));
+        assert_eq!(
+            (stereo.sample_rate, stereo.channels, stereo.frame_samples),
+            (48_000, 2, 1024)
+        );
         assert_eq!(stereo.codec_string(), "mp4a.40.2");
         let mono = parse(&[0x12, 0x08]).unwrap();
         assert_eq!((mono.sample_rate, mono.channels), (44_100, 1));

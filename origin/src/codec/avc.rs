@@ -167,7 +167,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_record_without_parameter_sets_says_so() {
-        assert_eq!(parse(&[1, 0x64, 0, 0x1f, 0xff, 0xe0, 0]), Err(AvcError::NoParameterSets));
+        assert_eq!(
+            parse(&[1, 0x64, 0, 0x1f, 0xff, 0xe0, 0]),
+            Err(AvcError::NoParameterSets)
+        );
         let only_sps: Vec<u8> = X264_720P30[..34].iter().copied().chain([0]).collect();
         assert_eq!(parse(&only_sps), Err(AvcError::NoParameterSets));
     }

@@ -354,7 +354,10 @@ mod tests {
         let lying = Bytes::from_static(&[0x27, 1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x41]);
         let malformed = Unit::Dropped(TrackKind::Video, DropReason::Malformed);
         assert_eq!(demuxer.video(lying), Ok(malformed));
-        assert!(matches!(demuxer.video(access_unit(0x27, [0; 3], 0x41)), Ok(Unit::Frame(_))));
+        assert!(matches!(
+            demuxer.video(access_unit(0x27, [0; 3], 0x41)),
+            Ok(Unit::Frame(_))
+        ));
     }
 
     #[test]
@@ -371,7 +374,13 @@ mod tests {
     #[test]
     fn nothing_comes_of_empty_messages_ends_and_metadata() {
         let mut demuxer = ready();
-        for video in [&[][..], &[0x17, 2, 0, 0, 0], &[0x17, 1, 0, 0, 0], &[0x57, 0], &[0xd4, b'a']] {
+        for video in [
+            &[][..],
+            &[0x17, 2, 0, 0, 0],
+            &[0x17, 1, 0, 0, 0],
+            &[0x57, 0],
+            &[0xd4, b'a'],
+        ] {
             assert_eq!(demuxer.video(Bytes::copy_from_slice(video)), Ok(Unit::Nothing));
         }
         for audio in [&[][..], &[0xaf, 1]] {

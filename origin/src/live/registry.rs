@@ -135,7 +135,7 @@ impl Registry {
         let mut first_msn = self.first_msn(now);
         let full = self.streams.len() >= self.policy.max_streams;
         let entry = match self.streams.entry(key.clone()) {
-            Entry::Vacant(_) if full => return Err(Refusal::Busy),
+            Entry::Vacant(_) if full => return Err(Refusal::Overloaded),
             entry => entry,
         };
         if let Entry::Occupied(old) = &entry {
@@ -191,6 +191,9 @@ impl Door for RegistryDoor {
     fn publish(&self, request: PublishRequest) -> Result<Publication, Refusal> {
         if !self.0.is_known(&request.key) {
             return Err(Refusal::UnknownStream);
+        }
+        if self.0.shutdown.is_cancelled() {
+            return Err(Refusal::ShuttingDown);
         }
         self.0.open(request.key)
     }

@@ -80,13 +80,13 @@ impl Cadence {
         let rate = 1e9 / mean.max(1) as f64;
         // A mean of n differences is off by at most 1 ms / n: take the closest rate that explains it.
         let slack = 1e6 / near.len().max(1) as f64;
-        let closest = KNOWN_RATES
-            .iter()
-            .map(|&(frames, seconds)| (seconds as f64 * 1e9 / frames as f64 - mean as f64, frames, seconds))
-            .min_by(|a, b| a.0.abs().total_cmp(&b.0.abs()));
-        match closest {
-            Some((off, frames, seconds)) if off.abs() <= slack => Self::new(seconds, frames),
-            _ => Self::from_frame_rate(rate),
+        // Whole rates before their 1000/1001 twins: a few frames can't tell them apart, and the whole ones are likelier.
+        let fits =
+            |&&(frames, seconds): &&(u64, u64)| (seconds as f64 * 1e9 / frames as f64 - mean as f64).abs() <= slack;
+        let whole = KNOWN_RATES.iter().filter(|(_, seconds)| *seconds == 1).find(fits);
+        match whole.or_else(|| KNOWN_RATES.iter().find(fits)) {
+            Some(&(frames, seconds)) => Self::new(seconds, frames),
+            None => Self::from_frame_rate(rate),
         }
     }
 

@@ -119,6 +119,8 @@ pub struct TrackSegmenter {
     scale: Timescale,
     cadence: Option<Cadence>,
     deltas: VecDeque<i64>,
+    /// The cadence comes from a few frames' distances.
+    learned: bool,
     last_raw: Option<MediaTime>,
     smoother: Smoother,
     /// Settled with the first part, then fixed.
@@ -162,6 +164,7 @@ impl TrackSegmenter {
             scale,
             cadence,
             deltas: VecDeque::new(),
+            learned: false,
             last_raw: None,
             smoother: Smoother::new(tolerance),
             part_target: None,
@@ -226,6 +229,8 @@ impl TrackSegmenter {
         }
         self.cut_before(&frame, key);
         self.leap_if_gap(due);
+        self.close_part_if_crowded();
+        self.end_segment_if_long();
         let composition = self.smooth_composition(frame.composition_offset, cadence);
         self.begin_segment_if_none(time + composition, key);
         self.append(frame.data, key, due, composition);
@@ -263,10 +268,15 @@ impl TrackSegmenter {
         let claimed = self.cadence.map(|c| c.frame().as_nanos());
         let off = |delta: &i64| claimed.is_none_or(|c| (delta - c).abs() > c / 20 + 1_500_000);
         let enough = if claimed.is_none() { 2 } else { RATE_PROBE };
-        if self.deltas.len() < enough || !self.deltas.iter().rev().take(RATE_PROBE).all(off) {
+        let contradicted = self.deltas.len() >= enough && self.deltas.iter().rev().take(RATE_PROBE).all(off);
+        // What was learned from a few frames is learned better from many.
+        let refine = self.learned && self.deltas.len() == RATE_MEMORY;
+        if !contradicted && !refine {
             return;
         }
-        let recent: Vec<i64> = self.deltas.iter().rev().take(RATE_PROBE * 2).copied().collect();
+        let look_at = if contradicted { RATE_PROBE * 2 } else { RATE_MEMORY };
+        self.learned = contradicted;
+        let recent: Vec<i64> = self.deltas.iter().rev().take(look_at).copied().collect();
         if let Some(found) = Cadence::from_deltas(&recent)
             && self.cadence != Some(found)
         {
@@ -338,7 +348,6 @@ impl TrackSegmenter {
             self.outputs.push_back(Output::Gap {
                 missing: missing.to_media_time(self.scale),
             });
-            self.end_segment_if_long();
             if let Some(segment) = &mut self.segment {
                 // What a segment lasts is the sum of its parts: the leap is in none of them.
                 segment.start += missing;
@@ -367,15 +376,7 @@ impl TrackSegmenter {
 
     fn append(&mut self, data: Bytes, sync: bool, due: Ticks, composition: MediaTime) {
         let target = self.part_target_ticks();
-        let unpublished = self.position - self.part.tfdt;
         let estimate = self.estimate();
-        if !self.part.samples.is_empty() {
-            // Not enough room for this frame, and enough is there: publish without it.
-            let crowded = unpublished + Ticks(estimate.0 / 2) > target;
-            if crowded && unpublished >= self.shortest_part() {
-                self.close_part(Ending::Full);
-            }
-        }
         if self.part.samples.is_empty() {
             self.part.tfdt = self.position;
             self.part.fixed = Ticks::ZERO;
@@ -397,6 +398,18 @@ impl TrackSegmenter {
             data,
         });
         self.position += duration;
+    }
+
+    /// Half of the next frame would not fit, and enough is there: publish without it.
+    fn close_part_if_crowded(&mut self) {
+        if self.part.samples.is_empty() {
+            return;
+        }
+        let unpublished = self.position - self.part.tfdt;
+        let crowded = unpublished + Ticks(self.estimate().0 / 2) > self.part_target_ticks();
+        if crowded && unpublished >= self.shortest_part() {
+            self.close_part(Ending::Full);
+        }
     }
 
     /// How long the newest sample will last: so that the next one starts when it is due.
@@ -520,7 +533,10 @@ impl TrackSegmenter {
 
     fn settle_part_target(&mut self) {
         if self.part_target.is_none() {
-            self.part_target = Some(self.wanted_part_target());
+            // The rhythm may have been learned while this very part was being filled: it must fit too.
+            let length = (self.position - self.part.tfdt).to_duration(self.scale);
+            let length = Duration::from_millis(length.as_micros().div_ceil(1000) as u64);
+            self.part_target = Some(self.wanted_part_target().max(length));
         }
     }
 

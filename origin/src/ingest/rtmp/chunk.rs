@@ -213,7 +213,9 @@ impl ChunkReader {
             1 => fields.take(2).map(|b| (b >> 8) + (b & 0xff) * 256 + 64),
             id => Some(id),
         };
-        let Some(chunk_stream) = chunk_stream else { return Ok(None) };
+        let Some(chunk_stream) = chunk_stream else {
+            return Ok(None);
+        };
 
         let known = self.streams.get(&chunk_stream);
         if known.is_none() && self.streams.len() >= CHUNK_STREAMS_MAX {

@@ -135,7 +135,13 @@ mod tests {
 
     #[test]
     fn commands_come_plain_or_wrapped() {
-        let plain = amf0::encode(&["publish".into(), 5.0.into(), Value::Null, "show?t=1".into(), "live".into()]);
+        let plain = amf0::encode(&[
+            "publish".into(),
+            5.0.into(),
+            Value::Null,
+            "show?t=1".into(),
+            "live".into(),
+        ]);
         let wanted = Ok(Command::Publish {
             name: "show?t=1".into(),
         });

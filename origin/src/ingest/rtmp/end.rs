@@ -94,9 +94,12 @@ impl End {
             Self::BadKey(_) | Self::Refused(Refusal::UnknownStream | Refusal::Busy) => {
                 Some(("error", "NetStream.Publish.BadName"))
             }
-            Self::Refused(_) | Self::Media(_) | Self::Silent | Self::Stopped | Self::ShuttingDown | Self::PipelineGone => {
-                Some(("error", "NetStream.Publish.Rejected"))
-            }
+            Self::Refused(_)
+            | Self::Media(_)
+            | Self::Silent
+            | Self::Stopped
+            | Self::ShuttingDown
+            | Self::PipelineGone => Some(("error", "NetStream.Publish.Rejected")),
             Self::PlayRequested => Some(("error", "NetStream.Play.Failed")),
             _ => None,
         }

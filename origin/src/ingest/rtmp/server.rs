@@ -26,7 +26,7 @@ use super::{
     Config, End,
     session::{Session, Step},
 };
-use crate::ingest::{Door, Event, PublishRequest, Publication, redacted};
+use crate::ingest::{Door, Event, Publication, PublishRequest, redacted};
 
 /// Bytes read from a socket at a time.
 const READ_BYTES: usize = 64 << 10;
@@ -101,7 +101,12 @@ async fn serve_one(
         Err(end) => end,
     };
     connection.config.metrics.ended.with_label_values(&[end.as_str()]).inc();
-    let Tally { frames, dropped, repairs, bytes } = connection.tally;
+    let Tally {
+        frames,
+        dropped,
+        repairs,
+        bytes,
+    } = connection.tally;
     let (reason, seconds) = (end.as_str(), started.elapsed().as_secs_f64());
     if end.is_fault() {
         warn!(reason, %end, seconds, bytes, frames, dropped, repairs, "connection ended");
@@ -257,11 +262,18 @@ impl Connection {
         Ok(())
     }
 
-    /// Says why, closes our half and waits a little for the peer to close its own.
+    /// Says why, closes our half and waits a little for the peer to close its own. After an ordinary goodbye the peer
+    /// closes first: GStreamer takes a server that does for a fault.
     async fn part(mut self, end: &End) {
         self.session.farewell(end);
         if let Err(error) = self.flush().await {
             debug!(%error, "last reply not sent");
+            return;
+        }
+        if !matches!(end, End::Unpublished)
+            && let Err(error) = self.socket.shutdown().await
+        {
+            debug!(%error, "own half not closed");
             return;
         }
         let drained = timeout(self.config.limits.drain, drain(&mut self.socket)).await;
@@ -272,7 +284,6 @@ impl Connection {
 }
 
 async fn drain(socket: &mut TcpStream) -> io::Result<()> {
-    socket.shutdown().await?;
     let mut ignored = [0; 4096];
     while socket.read(&mut ignored).await? > 0 {}
     Ok(())
@@ -289,3 +300,6 @@ async fn cancelled(stop: Option<CancellationToken>) {
 fn is_worth_a_line(count: u64) -> bool {
     count.is_power_of_two()
 }
+
+#[cfg(test)]
+mod tests;

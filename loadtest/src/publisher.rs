@@ -1,0 +1,117 @@
+//! The publisher: a source of tags, sent in real time over one RTMP session.
+//!
+//! Before this: [`crate::pace`]. After this: [`crate::rtmp::session`].
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio_util::sync::CancellationToken;
+
+pub use crate::rtmp::session::PublishError;
+use crate::{
+    clip::{Clip, ClipLoop},
+    pace::{Due, Pacer},
+    rtmp::Session,
+    tag::{Source, Track},
+};
+
+/// A clip to publish, and where.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    /// `rtmp://host[:port]/app`.
+    pub url: String,
+    /// The stream key, with its query if it has one.
+    pub key: String,
+    pub clip: Arc<Clip>,
+    /// Begin again at the end, for ever.
+    pub looped: bool,
+    /// When the clip's first frame is, was or would have been sent: the publish joins at the next key frame. Two
+    /// publishers with the same value are in step; with [`SystemTime::UNIX_EPOCH`] the picture tells its own age (see
+    /// [`crate::demo`]). `None`: the clip begins when the server has accepted the publish.
+    pub start_at: Option<SystemTime>,
+}
+
+/// What was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Report {
+    pub video_frames: u64,
+    pub audio_frames: u64,
+    /// Bytes on the connection after the handshake, chunk headers included.
+    pub bytes: u64,
+    /// Time of the last tag that was sent.
+    pub media_time: Duration,
+    /// How far behind its deadline the latest tag was handed to the socket.
+    pub worst_lateness: Duration,
+}
+
+/// Publishes until the clip is over (unless looped), `stop` is cancelled, or something fails. Ends gracefully on `stop`.
+pub async fn publish(publish: Publish, stop: CancellationToken) -> Result<Report, PublishError> {
+    let connect = Session::connect(&publish.url, &publish.key);
+    let Some(session) = stop.run_until_cancelled(connect).await.transpose()? else {
+        return Ok(Report::default());
+    };
+    let (source, start) = line_up(&publish, SystemTime::now(), Instant::now());
+    push(session, source, start, &stop).await
+}
+
+/// Where in the loop to begin, and when that is. Pure: `wall` and `now` are the same moment.
+fn line_up(publish: &Publish, wall: SystemTime, now: Instant) -> (ClipLoop, Instant) {
+    let join = |from_ms| ClipLoop::new(Arc::clone(&publish.clip), from_ms, publish.looped);
+    let Some(anchor) = publish.start_at else {
+        return (join(0), now);
+    };
+    match wall.duration_since(anchor) {
+        Ok(gone_by) => {
+            let from_ms = u64::try_from(gone_by.as_nanos().div_ceil(1_000_000)).unwrap_or(0);
+            let source = join(from_ms);
+            let wait = Duration::from_millis(source.start_ms()).saturating_sub(gone_by);
+            (source, now + wait)
+        }
+        Err(ahead) => (join(0), now + ahead.duration()),
+    }
+}
+
+/// Sends `source` over an accepted publish, the tag at 0 ms at `start`. Ends like [`publish`].
+pub async fn push(
+    mut session: Session,
+    source: impl Source,
+    start: Instant,
+    stop: &CancellationToken,
+) -> Result<Report, PublishError> {
+    session.send_opening(&source.opening()).await?;
+    let mut pacer = Pacer::new(source, start);
+    let mut report = Report::default();
+    loop {
+        match pacer.next_due(Instant::now()) {
+            Due::Now { .. } if stop.is_cancelled() => break,
+            Due::Now { tag, late } => {
+                match tag.track {
+                    Track::Video => report.video_frames += 1,
+                    Track::Audio => report.audio_frames += 1,
+                }
+                report.media_time = Duration::from_millis(tag.at_ms);
+                report.worst_lateness = report.worst_lateness.max(late);
+                session.send_tag(tag).await?;
+                report.bytes = session.bytes_sent();
+            }
+            Due::At(deadline) => tokio::select! {
+                () = tokio::time::sleep_until(deadline.into()) => {}
+                () = stop.cancelled() => break,
+                status = session.next_status() => {
+                    let status = status?;
+                    if status.is_error() {
+                        return Err(PublishError::Refused(status));
+                    }
+                }
+            },
+            Due::Ended => break,
+        }
+    }
+    session.close().await?;
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Takes RTMP pushes and prints what a pipeline would be told: a check of an encoder without the rest of Weir.
+//!
+//! `cargo run -p weir-origin --example rtmp_sink -- 127.0.0.1:1935`
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+use weir_origin::{
+    codec::CodecConfig,
+    ingest::{Door, Event, Publication, PublishRequest, Refusal, redacted, rtmp},
+};
+
+struct Print;
+
+impl Door for Print {
+    fn publish(&self, request: PublishRequest) -> Result<Publication, Refusal> {
+        let (sender, events) = mpsc::channel(64);
+        tokio::spawn(print(redacted(&request.key), events));
+        Ok(Publication {
+            events: sender,
+            stop: CancellationToken::new(),
+        })
+    }
+}
+
+/// Frames of one track so far.
+#[derive(Default)]
+struct Seen {
+    frames: u64,
+    keys: u64,
+    reordered: u64,
+    last_ms: i64,
+    longest_step_ms: i64,
+}
+
+async fn print(key: String, mut events: mpsc::Receiver<Event>) {
+    let mut tracks = BTreeMap::<_, Seen>::new();
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Announced(announced) => println!("{key} {announced:?}"),
+            Event::Config(config) => match &*config {
+                CodecConfig::Avc(c) => println!(
+                    "{key} {} {}x{} aspect {:?} frame duration {:?}",
+                    c.codec_string(),
+                    c.width,
+                    c.height,
+                    c.sample_aspect,
+                    c.frame_duration
+                ),
+                CodecConfig::Aac(c) => println!(
+                    "{key} {} {} Hz, {} channels",
+                    c.codec_string(),
+                    c.sample_rate,
+                    c.channels
+                ),
+            },
+            Event::Frame(frame) => {
+                let at_ms = frame.dts.as_millis();
+                let seen = tracks.entry(frame.track).or_insert_with(|| {
+                    println!("{key} {} begins at {at_ms} ms, key {}", frame.track.as_str(), frame.key);
+                    Seen {
+                        last_ms: at_ms,
+                        ..Seen::default()
+                    }
+                });
+                seen.frames += 1;
+                seen.keys += u64::from(frame.key);
+                seen.reordered += u64::from(frame.composition_offset.as_millis() != 0);
+                seen.longest_step_ms = seen.longest_step_ms.max(at_ms - seen.last_ms);
+                seen.last_ms = at_ms;
+            }
+        }
+    }
+    for (track, seen) in tracks {
+        println!(
+            "{key} {} ended at {} ms: {} frames, {} keys, {} reordered, longest step {} ms",
+            track.as_str(),
+            seen.last_ms,
+            seen.frames,
+            seen.keys,
+            seen.reordered,
+            seen.longest_step_ms
+        );
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().init();
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1935".into());
+    let listener = TcpListener::bind(&address).await?;
+    println!("push to rtmp://{}/app/<key>", listener.local_addr()?);
+    rtmp::serve(
+        listener,
+        rtmp::Config::default(),
+        Arc::new(Print),
+        CancellationToken::new(),
+    )
+    .await;
+    Ok(())
+}

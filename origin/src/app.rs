@@ -1,0 +1,144 @@
+//! Wiring: the only file that knows all parts of the origin.
+
+use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use anyhow::Context as _;
+use http::{Response, request::Parts};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use weir_shared::{
+    metrics::{Admin, AdminExtra},
+    serve::{self, body::Body, drain::Drain, respond},
+};
+
+use crate::{
+    config::Config,
+    deliver::route::Deliver,
+    ingest::rtmp,
+    live::registry::{Registry, RegistryDoor},
+    metrics::Metrics,
+};
+
+/// How long a shutdown waits for held requests and publishers.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// A running origin. Dropping it leaves its tasks running; end it with [`Origin::shutdown`].
+pub struct Origin {
+    /// Where edges and direct players ask.
+    pub http: SocketAddr,
+    /// Where encoders push.
+    pub rtmp: SocketAddr,
+    pub admin: SocketAddr,
+    drain: Drain,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    registry: Arc<Registry>,
+}
+
+impl Origin {
+    /// Binds every port, then starts. Nothing runs if a port can't be bound.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let http = bind(config.http.listen, "http.listen").await?;
+        let rtmp = bind(config.rtmp.listen, "rtmp.listen").await?;
+        let admin = bind(config.admin.listen, "admin.listen").await?;
+
+        let prometheus = prometheus::Registry::new();
+        let metrics = Arc::new(Metrics::new(&prometheus)?);
+        let stop = CancellationToken::new();
+        let drain = Drain::new();
+        let tasks = TaskTracker::new();
+        let registry = Registry::new(config.policy(), config.settings(), metrics.clone(), stop.clone());
+
+        let started = Self {
+            http: http.local_addr()?,
+            rtmp: rtmp.local_addr()?,
+            admin: admin.local_addr()?,
+            drain: drain.clone(),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+            registry: registry.clone(),
+        };
+        let ingest = rtmp::Config::default();
+        ingest.metrics.register(&prometheus)?;
+        let door = Arc::new(RegistryDoor(registry.clone()));
+        tasks.spawn(rtmp::serve(rtmp, ingest, door, stop.clone()));
+
+        let deliver = Deliver {
+            registry: registry.clone(),
+            metrics,
+        };
+        let limits = serve::tcp::Limits::default();
+        tasks.spawn(serve::tcp::serve(http, None, limits.clone(), deliver, drain.clone()));
+
+        let admin_side = Admin::new(prometheus, drain.clone()).with(Arc::new(StreamList(registry)));
+        tasks.spawn(serve::tcp::serve(admin, None, limits, admin_side, drain));
+        tasks.close();
+        tracing::info!(http = %started.http, rtmp = %started.rtmp, admin = %started.admin, "origin is ready");
+        Ok(started)
+    }
+
+    /// Ends publishers, answers held requests, closes. Playlists do not end: whoever starts next goes on.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.drain.start();
+        let all = async {
+            self.registry.drained().await;
+            self.tasks.wait().await;
+        };
+        if tokio::time::timeout(DRAIN_LIMIT, all).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+    }
+}
+
+async fn bind(at: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(at)
+        .await
+        .with_context(|| format!("{key}: can't listen on {at} (is another program using this port?)"))
+}
+
+/// `/streams` on the admin port: what is live and how it is doing.
+struct StreamList(Arc<Registry>);
+
+impl AdminExtra for StreamList {
+    fn respond(&self, request: &Parts) -> Option<Response<Body>> {
+        if request.uri.path() != "/streams" {
+            return None;
+        }
+        let streams: Vec<_> = self
+            .0
+            .list()
+            .into_iter()
+            .map(|(key, live)| {
+                let master = live.master.borrow().clone();
+                let renditions: Vec<_> = master
+                    .renditions
+                    .iter()
+                    .map(|r| {
+                        let snapshot = r.feed.borrow().clone();
+                        serde_json::json!({
+                            "name": r.name,
+                            "partTargetSeconds": snapshot.settings.part_target.as_secs_f64(),
+                            "mediaSequence": snapshot.edge.first.0,
+                            "openSegment": snapshot.edge.open.0,
+                            "ended": snapshot.edge.ended,
+                        })
+                    })
+                    .collect();
+                let mut warnings = Vec::new();
+                if live.health.key_frames_too_rare.load(Ordering::Relaxed) {
+                    warnings.push("key frames are further apart than the target duration; set the interval to 1–2 s");
+                }
+                serde_json::json!({
+                    "key": key,
+                    "epoch": live.epoch.to_string(),
+                    "renditions": renditions,
+                    "windowBytes": live.health.window_bytes.load(Ordering::Relaxed),
+                    "framesDropped": live.health.frames_dropped.load(Ordering::Relaxed),
+                    "warnings": warnings,
+                })
+            })
+            .collect();
+        Some(respond::json(&serde_json::json!({ "streams": streams })))
+    }
+}

@@ -1,0 +1,107 @@
+//! The hostile cases kept for fuzzing, run as ordinary tests.
+
+#[path = "../../fuzz/ingest.rs"]
+mod ingest;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use weir_origin::{
+    codec::{aac::AacError, avc::AvcError},
+    ingest::{
+        flv::{FlvError, Unit},
+        rtmp::{amf0::AmfError, chunk::ChunkError},
+    },
+};
+
+/// Name → bytes of a target's seeds.
+fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
+    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
+    fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (name, fs::read(entry.path()).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn chunk_seeds_end_as_they_should() {
+    let outcomes: BTreeMap<_, _> = seeds("chunk")
+        .into_iter()
+        .map(|(name, bytes)| (name, ingest::chunk(&bytes)))
+        .collect();
+    let messages = |name: &str| outcomes[name].as_ref().unwrap().len();
+    assert_eq!(messages("connect"), 1);
+    assert_eq!(messages("interleaved"), 2);
+    assert_eq!(messages("abort_inside_message"), 1);
+    assert_eq!(messages("extended_time"), 1);
+    assert_eq!(messages("extended_time_not_repeated"), 1);
+    assert_eq!(messages("cut_off"), 0);
+    let error = |name: &str| outcomes[name].clone().unwrap_err();
+    for name in ["message_of_16_mib", "command_of_16_mib"] {
+        assert!(matches!(error(name), ChunkError::MessageTooLong { .. }));
+    }
+    assert_eq!(error("chunk_size_zero"), ChunkError::ChunkSize(0));
+    assert_eq!(error("nine_unfinished_messages"), ChunkError::TooManyPartials);
+    assert_eq!(error("sixty_five_chunk_streams"), ChunkError::TooManyChunkStreams);
+}
+
+#[test]
+fn amf0_seeds_end_as_they_should() {
+    let outcomes: BTreeMap<_, _> = seeds("amf0")
+        .into_iter()
+        .map(|(name, bytes)| (name, ingest::amf0(&bytes)))
+        .collect();
+    for name in ["ten_thousand_objects", "ten_thousand_arrays"] {
+        assert_eq!(outcomes[name], Err(AmfError::TooDeep), "{name}");
+    }
+    assert_eq!(outcomes["reference"], Err(AmfError::Marker(7)));
+    assert_eq!(outcomes["two_thousand_nulls"], Err(AmfError::TooManyElements));
+    for name in [
+        "connect",
+        "metadata",
+        "sixteen_levels",
+        "ecma_array_without_end",
+        "not_utf8",
+    ] {
+        assert!(outcomes[name].is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn flv_seeds_end_as_they_should() {
+    let outcomes: BTreeMap<_, _> = seeds("flv")
+        .into_iter()
+        .map(|(name, bytes)| (name, ingest::flv(&bytes)))
+        .collect();
+    let frames = |name: &str| {
+        let units = outcomes[name].as_ref().unwrap();
+        units.iter().filter(|unit| matches!(unit, Unit::Frame(_))).count()
+    };
+    assert_eq!(frames("ordinary"), 3);
+    assert_eq!(frames("nal_length_lies"), 1);
+    assert_eq!(frames("metadata_enhanced"), 0);
+    let error = |name: &str| outcomes[name].clone().unwrap_err();
+    for name in [
+        "no_parameter_sets",
+        "empty_configuration",
+        "frames_before_configuration",
+    ] {
+        assert_eq!(error(name), FlvError::NoParameterSets, "{name}");
+    }
+    for name in ["hevc_enhanced", "av1_enhanced", "sorenson"] {
+        assert!(matches!(error(name), FlvError::UnsupportedVideo(_)), "{name}");
+    }
+    for name in ["opus_enhanced", "mp3"] {
+        assert!(matches!(error(name), FlvError::UnsupportedAudio(_)), "{name}");
+    }
+    assert_eq!(error("sps_length_lies"), FlvError::Avc(AvcError::Truncated));
+    assert_eq!(error("asc_explicit_rate_zero"), FlvError::Aac(AacError::Rate(0)));
+    assert_eq!(error("asc_channel_element"), FlvError::Aac(AacError::Channels(0)));
+}

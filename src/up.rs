@@ -1,0 +1,278 @@
+//! `weir up`: one command, one machine.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use clap::Args as ClapArgs;
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use weir_edge::Edge;
+use weir_loadtest::{demo, publisher};
+use weir_origin::app::Origin;
+use weir_shared::{
+    config::{self, Fault, HumanDuration, Validate},
+    id::StreamKey,
+    log,
+    retry::Backoff,
+};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  weir up --demo                      a demo broadcast and a page to watch it on
+  weir up                             any stream key may be pushed to rtmp://127.0.0.1:1935/app
+  weir up --listen 0.0.0.0            the same, reachable from other machines
+  weir up --part-target 200ms         shorter parts: lower latency, more requests
+  weir up --config config/weir.yaml   named streams, own ports and certificates
+  weir up --ephemeral --json          free ports; one JSON line when ready (for tests)";
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Args {
+    /// Push a built-in demo broadcast as stream `demo`.
+    #[arg(long)]
+    demo: bool,
+    /// Take free ports and keep nothing.
+    #[arg(long)]
+    ephemeral: bool,
+    /// Print exactly one JSON line on standard output when ready.
+    #[arg(long)]
+    json: bool,
+    /// Address to listen on.
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "ADDRESS")]
+    listen: IpAddr,
+    /// Length a part should have: 100ms to 2s [default: from the configuration, 333ms].
+    #[arg(long, value_name = "DURATION")]
+    part_target: Option<HumanDuration>,
+    /// Length at which a segment may end: 500ms to 30s [default: from the configuration, 2s].
+    #[arg(long, value_name = "DURATION")]
+    segment_target: Option<HumanDuration>,
+    /// Streams to name in the ready line, besides `demo`. Repeatable.
+    #[arg(long = "stream", value_name = "KEY")]
+    streams: Vec<StreamKey>,
+    /// Read `origin:` and `edge:` sections from a file instead of the embedded defaults.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Only check the configuration: says file, line, key and what was expected.
+    #[arg(long)]
+    check: bool,
+}
+
+/// `config/weir.yaml`: both nodes in one file.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    origin: weir_origin::config::Config,
+    edge: weir_edge::config::Config,
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Vec<Fault> {
+        let under = |section: &str, faults: Vec<Fault>| {
+            faults
+                .into_iter()
+                .map(|f| Fault::new(&format!("{section}.{}", f.key), &f.expected))
+                .collect::<Vec<_>>()
+        };
+        let mut all = under("origin", self.origin.validate());
+        all.extend(under("edge", self.edge.validate()));
+        all
+    }
+}
+
+const DEMO_KEY: &str = "demo";
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    log::init(false);
+    let config = configuration(&args)?;
+    if args.check {
+        println!("the configuration is valid");
+        return Ok(());
+    }
+    // Asked for before anything runs, so that no signal is missed.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let streams = named_streams(&args, &config)?;
+    let origin = Origin::start(config.origin).await?;
+    let mut edge_config = config.edge;
+    edge_config.origins = vec![format!("http://{}", reachable(origin.http))];
+    let edge = Edge::start(edge_config).await?;
+    let stop = CancellationToken::new();
+    let demo = args
+        .demo
+        .then(|| tokio::spawn(broadcast_demo(origin.rtmp, stop.clone())));
+
+    if args.json {
+        println!("{}", ready_line(&origin, &edge, &streams));
+    } else {
+        print!("{}", welcome(&origin, &edge, args.demo));
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("ending");
+    stop.cancel();
+    if let Some(demo) = demo {
+        let _ = demo.await;
+    }
+    edge.shutdown().await;
+    origin.shutdown().await;
+    Ok(())
+}
+
+fn configuration(args: &Args) -> anyhow::Result<Config> {
+    let mut config = match &args.config {
+        Some(path) => config::load::<Config>(path)?,
+        None => {
+            let mut config = Config::default();
+            config.origin.any_key = true;
+            config
+        }
+    };
+    if args.config.is_none() || args.ephemeral {
+        for listen in [
+            &mut config.origin.http.listen,
+            &mut config.origin.rtmp.listen,
+            &mut config.origin.admin.listen,
+        ] {
+            place(listen, args);
+        }
+        config.edge.place(|listen| place(listen, args));
+    }
+    let packaging = &mut config.origin.packaging;
+    packaging.part_target = args.part_target.unwrap_or(packaging.part_target);
+    packaging.segment_target = args.segment_target.unwrap_or(packaging.segment_target);
+    let faults = config.validate();
+    anyhow::ensure!(
+        faults.is_empty(),
+        "{}",
+        faults
+            .iter()
+            .map(|f| format!("{}: expected {}", f.key, f.expected))
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+    Ok(config)
+}
+
+/// Moves a listening address to where the command line wants it.
+fn place(listen: &mut SocketAddr, args: &Args) {
+    if args.config.is_none() {
+        listen.set_ip(args.listen);
+    }
+    if args.ephemeral {
+        listen.set_port(0);
+    }
+}
+
+fn named_streams(args: &Args, config: &Config) -> anyhow::Result<Vec<StreamKey>> {
+    let mut keys: Vec<StreamKey> = args.streams.clone();
+    keys.extend(config.origin.streams.iter().map(|s| s.key.clone()));
+    if args.demo || keys.is_empty() {
+        keys.insert(0, DEMO_KEY.parse().context("the demo's key")?);
+    }
+    keys.dedup();
+    Ok(keys)
+}
+
+/// The address at which this machine reaches a listener that may be bound to "any".
+fn reachable(mut listener: SocketAddr) -> SocketAddr {
+    if listener.ip().is_unspecified() {
+        listener.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    listener
+}
+
+fn ready_line(origin: &Origin, edge: &Edge, streams: &[StreamKey]) -> serde_json::Value {
+    let http = edge.http.map(|a| format!("http://{}", reachable(a)));
+    let https = edge.https.map(|a| format!("https://{}", reachable(a)));
+    let base = http.clone().or_else(|| https.clone()).unwrap_or_default();
+    let streams: Vec<_> = streams
+        .iter()
+        .map(|key| {
+            serde_json::json!({
+                "key": key,
+                "playback": {
+                    "llhls": format!("{base}/app/{key}/index.m3u8"),
+                    "llhlsDirect": format!("{base}/app/{key}/d/llhls.m3u8"),
+                    "player": format!("{base}/play/{key}"),
+                },
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "event": "ready",
+        "edge": {
+            "http": http,
+            "https": https,
+            "admin": format!("http://{}", reachable(edge.admin)),
+        },
+        "origin": {
+            "http": format!("http://{}", reachable(origin.http)),
+            "rtmp": format!("rtmp://{}/app", reachable(origin.rtmp)),
+            "admin": format!("http://{}", reachable(origin.admin)),
+        },
+        "streams": streams,
+    })
+}
+
+fn welcome(origin: &Origin, edge: &Edge, demo: bool) -> String {
+    let rtmp = reachable(origin.rtmp);
+    let http = edge.http.map(reachable);
+    let https = edge.https.map(reachable);
+    let mut text = String::from("\nWeir is ready.\n\n");
+    let mut line = |what: &str, value: String| text.push_str(&format!("  {what:<8}{value}\n"));
+    if let Some(http) = http {
+        if demo {
+            line("watch", format!("http://{http}/play/{DEMO_KEY}"));
+        }
+        line("push", format!("rtmp://{rtmp}/app   with any stream key, say `show`"));
+        line("watch", format!("http://{http}/play/show"));
+        line("players", format!("http://{http}/app/show/index.m3u8"));
+    }
+    if let Some(https) = https {
+        line(
+            "",
+            format!("https://{https}/app/show/index.m3u8   (HTTP/2, self-signed unless configured)"),
+        );
+    }
+    line(
+        "admin",
+        format!(
+            "http://{}/streams   http://{}/metrics",
+            reachable(origin.admin),
+            reachable(edge.admin)
+        ),
+    );
+    text.push_str("\n  Ctrl-C ends it.\n\n");
+    text
+}
+
+/// Pushes the built-in clip in a loop, through the same door as everybody else.
+async fn broadcast_demo(rtmp: SocketAddr, stop: CancellationToken) {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    while !stop.is_cancelled() {
+        let push = publisher::Publish {
+            url: format!("rtmp://{}/app", reachable(rtmp)),
+            key: DEMO_KEY.to_owned(),
+            clip: demo::clip(),
+            looped: true,
+            // In step with the wall clock: the picture tells its own age.
+            start_at: Some(SystemTime::UNIX_EPOCH),
+        };
+        match publisher::publish(push, stop.clone()).await {
+            Ok(_) => return,
+            Err(error) => tracing::warn!(%error, "the demo broadcast was interrupted, trying again"),
+        }
+        let pause = backoff.next(&mut rand::rng());
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}

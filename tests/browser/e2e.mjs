@@ -1,0 +1,66 @@
+#!/usr/bin/env node
+// End to end, as a viewer would see it: ffmpeg pushes to the origin, Chromium with stock hls.js plays from the edge.
+import { mkdir, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { pushPicture, startWeir, untilLive } from "./lib/broadcast.mjs";
+import { measure, PLAYERS } from "./lib/measurement.mjs";
+import { readOptions } from "./lib/options.mjs";
+import { outputs, stopAll, within } from "./lib/processes.mjs";
+import { line } from "./lib/report.mjs";
+import { brokenLimits } from "./lib/statistics.mjs";
+
+const USAGE = `usage: node e2e.mjs --weir <program> [options]
+  --player NAME      ${PLAYERS.join("|")}, default hls
+  --seconds N        how long to watch, default 30
+  --part-target T    handed to weir, e.g. 200ms
+  --artifacts DIR    where e2e.png and e2e.json go, default artifacts
+  --max-p50 MS       glass-to-glass limit, default 3000
+PYTHON names a Python 3 with numpy, CHROMIUM the browser`;
+
+const options = readOptions(USAGE, {
+  strings: ["weir", "player", "part-target", "artifacts"],
+  numbers: ["seconds", "max-p50"],
+  defaults: { player: "hls", seconds: 30, artifacts: "artifacts", "max-p50": 3000 },
+});
+if (!options.weir || !PLAYERS.includes(options.player)) {
+  console.error(USAGE);
+  process.exit(2);
+}
+
+/** Everything besides watching: start, first part, browser start, stop. */
+const OVERHEAD_SECONDS = 120;
+
+async function run() {
+  const { ready } = await startWeir(options.weir, options["part-target"] ? ["--part-target", options["part-target"]] : []);
+  const [stream] = ready.streams;
+  const encoder = pushPicture(`${ready.origin.rtmp}/${stream.key}`, options.seconds + OVERHEAD_SECONDS);
+  const url = stream.playback.llhls;
+  const liveAfterMs = await untilLive(url, encoder);
+  const figures = await measure({
+    url,
+    player: options.player,
+    seconds: options.seconds,
+    insecure: true,
+    screenshot: path.join(options.artifacts, "e2e.png"),
+  });
+  figures.pushToPlaylistMs = Math.round(liveAfterMs);
+  // Ten codes are read a second; eight leave room for a slow machine, none for a still picture.
+  figures.broken = brokenLimits(figures, { maxStalls: 0, maxP50: options["max-p50"], minFrames: options.seconds * 8 });
+  return figures;
+}
+
+let status = 1;
+try {
+  const figures = await within((options.seconds + OVERHEAD_SECONDS) * 1000, "the end-to-end run", run());
+  await mkdir(options.artifacts, { recursive: true });
+  await writeFile(path.join(options.artifacts, "e2e.json"), JSON.stringify(figures, null, 2) + "\n");
+  console.log(JSON.stringify(figures));
+  console.log(line(figures));
+  for (const limit of figures.broken) console.error(`broken: ${limit}`);
+  status = figures.broken.length > 0 ? 1 : 0;
+} catch (failure) {
+  console.error(`end-to-end run failed: ${failure.message}`);
+}
+if (status !== 0) console.error(outputs());
+await stopAll();
+process.exit(status);

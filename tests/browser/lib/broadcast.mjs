@@ -1,0 +1,85 @@
+// A whole Weir on free ports and an encoder pushing into it, for the scripts that need a live stream.
+// Before it: e2e.mjs, players.mjs. After it: lib/measurement.mjs plays what is live here.
+import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { Process, within } from "./processes.mjs";
+
+const PICTURE = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../../picture");
+const READY_TIMEOUT_MS = 30_000;
+const LIVE_TIMEOUT_MS = 20_000;
+
+/**
+ * `weir up --ephemeral --json`: resolves with its ready line.
+ * @param {string} binary path of the `weir` program
+ * @param {string[]} [more] further options of `weir up`
+ */
+export async function startWeir(binary, more = []) {
+  const weir = new Process("weir", binary, ["up", "--ephemeral", "--json", ...more]);
+  const text = await weir.firstLine(READY_TIMEOUT_MS);
+  let ready;
+  try {
+    ready = JSON.parse(text);
+  } catch {
+    throw new Error(`weir's first line is no JSON: ${text.slice(0, 200)}`);
+  }
+  if (ready.event !== "ready" || !ready.streams?.length) throw new Error(`weir's first line is not the ready event: ${text.slice(0, 400)}`);
+  return { weir, ready };
+}
+
+/**
+ * Pushes a live picture with Debian's ffmpeg (720p30, a key frame each second) until stopped or `seconds` are over.
+ * @param {string} rtmp where to, `rtmp://host:port/app/key`
+ */
+export function pushPicture(rtmp, seconds) {
+  const python = process.env.PYTHON ?? "python3";
+  const options = ["--size", "1280x720", "--fps", "30", "--gop", "1", "--preset", "ultrafast", "--seconds", String(seconds)];
+  return new Process("encoder", python, [path.join(PICTURE, "gen.py"), "live", "--url", rtmp, ...options]);
+}
+
+/**
+ * Waits until every media playlist named by the multivariant playlist at `url` lists media; gives the milliseconds it took.
+ * @param {Process} encoder who pushes: the wait is over when it ends
+ */
+export async function untilLive(url, encoder) {
+  const since = performance.now();
+  let last = "nothing was asked yet";
+  let over = false;
+  const poll = async () => {
+    while (!over) {
+      last = await missing(url).catch((failure) => failure.message);
+      if (!last) return performance.now() - since;
+      await pause(50);
+    }
+  };
+  const gone = encoder.exited.then((how) => Promise.reject(new Error(`${encoder.name} gave up: ${how}`)));
+  return within(LIVE_TIMEOUT_MS, "the stream to be live", Promise.race([poll(), gone]))
+    .catch((late) => {
+      throw new Error(`${late.message}; last answer: ${last}`);
+    })
+    .finally(() => {
+      over = true;
+    });
+}
+
+/** What is still missing of the stream at `url`, or null when it is playable. */
+async function missing(url) {
+  const multivariant = await fetch(url, { signal: AbortSignal.timeout(5000) });
+  if (!multivariant.ok) return `${multivariant.status} for ${url}`;
+  const uris = mediaPlaylists(await multivariant.text());
+  if (uris.length === 0) return `no media playlist in ${url}`;
+  for (const uri of uris) {
+    const media = await fetch(new URL(uri, multivariant.url), { signal: AbortSignal.timeout(5000) });
+    const text = await media.text();
+    if (!media.ok || !/#EXTINF|#EXT-X-PART:/.test(text)) return `${media.status} without media for ${uri}`;
+  }
+  return null;
+}
+
+/** URIs of the media playlists in a multivariant playlist: variants and EXT-X-MEDIA renditions. */
+export function mediaPlaylists(text) {
+  const lines = text.split("\n").map((line) => line.trim());
+  const variants = lines.filter((line) => line && !line.startsWith("#"));
+  const renditions = lines.filter((line) => line.startsWith("#EXT-X-MEDIA:")).map((line) => /URI="([^"]+)"/.exec(line)?.[1]);
+  return [...variants, ...renditions.filter(Boolean)];
+}

@@ -1,0 +1,60 @@
+#!/usr/bin/env node
+// The table of figures: every stock player × several part targets, each against a fresh Weir. Prints markdown.
+import { writeFile } from "node:fs/promises";
+import { pushPicture, startWeir, untilLive } from "./lib/broadcast.mjs";
+import { measure, PLAYERS } from "./lib/measurement.mjs";
+import { readOptions } from "./lib/options.mjs";
+import { outputs, stopAll } from "./lib/processes.mjs";
+import { line, table } from "./lib/report.mjs";
+
+const USAGE = `usage: node players.mjs --weir <program> [options]
+  --players LIST       default ${PLAYERS.join(",")}
+  --part-targets LIST  default 100ms,200ms,333ms
+  --seconds N          how long each run watches, default 60
+  --tls                play from the edge's HTTPS address (HTTP/2) instead of plain HTTP
+  --out FILE           write all figures as JSON
+PYTHON names a Python 3 with numpy, CHROMIUM the browser`;
+
+const options = readOptions(USAGE, {
+  strings: ["weir", "players", "part-targets", "out"],
+  numbers: ["seconds"],
+  flags: ["tls"],
+  defaults: { players: PLAYERS.join(","), "part-targets": "100ms,200ms,333ms", seconds: 60 },
+});
+const players = options.players.split(",");
+if (!options.weir || !players.every((name) => PLAYERS.includes(name))) {
+  console.error(USAGE);
+  process.exit(2);
+}
+
+/** A run's encoder outlives its browser: start-up, first picture and screenshot fit in here. */
+const SPARE_SECONDS = 60;
+
+async function run(player, partTarget) {
+  const { ready } = await startWeir(options.weir, ["--part-target", partTarget]);
+  const [stream] = ready.streams;
+  const encoder = pushPicture(`${ready.origin.rtmp}/${stream.key}`, options.seconds + SPARE_SECONDS);
+  await untilLive(stream.playback.llhls, encoder);
+  const address = new URL(stream.playback.llhls);
+  const url = options.tls ? new URL(address.pathname, ready.edge.https).href : address.href;
+  return { ...(await measure({ url, player, seconds: options.seconds, insecure: true })), partTarget };
+}
+
+const rows = [];
+let failed = false;
+for (const partTarget of options["part-targets"].split(",")) {
+  for (const player of players) {
+    try {
+      const figures = await run(player, partTarget);
+      rows.push(figures);
+      console.error(`${partTarget.padEnd(6)} ${line(figures)}`);
+    } catch (failure) {
+      failed = true;
+      console.error(`${partTarget} ${player}: ${failure.message}\n${outputs()}`);
+    }
+    await stopAll();
+  }
+}
+console.log(table(rows));
+if (options.out) await writeFile(options.out, JSON.stringify(rows, null, 2) + "\n");
+process.exit(failed ? 1 : 0);

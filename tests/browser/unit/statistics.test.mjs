@@ -1,0 +1,68 @@
+// Invented recordings with known faults: each figure must tell exactly the fault that was put in.
+import assert from "node:assert/strict";
+import test from "node:test";
+import { brokenLimits, summarise } from "../lib/statistics.mjs";
+
+const FRAME_MS = 1000 / 30;
+const START_WALL = 1_700_000_000_000;
+
+/** 30 fps for `count` frames, `latencyMs` behind the source, the code read on every third frame. */
+function recording({ count = 300, latencyMs = 800, change = (frame) => frame } = {}) {
+  const frames = [];
+  for (let i = 0; i < count; i++) {
+    const at = 500 + i * FRAME_MS;
+    const read = i % 3 === 0;
+    const wall = START_WALL + at;
+    frames.push(change({ at, wall, presented: i + 1, currentTime: i / 30, read, code: read ? (wall - latencyMs) % 2 ** 40 : null }, i));
+  }
+  const kept = frames.filter(Boolean);
+  return { playAt: 200, frames: kept, waits: [], errors: [], fatalErrors: 0, nonFatalErrors: 0, endedAt: kept.at(-1).at + FRAME_MS, currentTime: 10, droppedFrames: 0, totalFrames: count };
+}
+
+test("a clean run shows its latency and no fault", () => {
+  const figures = summarise(recording());
+  assert.equal(Math.round(figures.latencyMs.p50), 800);
+  assert.equal(figures.frames.distinct, 100);
+  assert.equal(figures.startup.playToFirstFrameMs, 300);
+  assert.deepEqual(figures.stalls, { waiting: 0, waitingMs: 0, freezes: 0, freezeMs: 0, longestFreezeMs: 0, blindMs: 0 });
+  assert.deepEqual(brokenLimits(figures, { maxStalls: 0, maxP50: 1000, minFrames: 90 }), []);
+});
+
+test("half a second without frames is one freeze", () => {
+  // Frames 100..114 never came; the compositor counted none in between.
+  const figures = summarise(recording({ change: (frame, i) => (i >= 100 && i < 115 ? null : { ...frame, presented: i < 100 ? i : i - 15 }) }));
+  assert.equal(figures.stalls.freezes, 1);
+  assert.equal(figures.stalls.longestFreezeMs, Math.round(16 * FRAME_MS));
+  assert.equal(brokenLimits(figures, { maxStalls: 0 }).length, 1);
+});
+
+test("frames that went by while the page was busy are blind time, not a freeze", () => {
+  const figures = summarise(recording({ change: (frame, i) => (i >= 100 && i < 115 ? null : frame) }));
+  assert.equal(figures.stalls.freezes, 0);
+  assert.equal(figures.stalls.blindMs, Math.round(16 * FRAME_MS));
+});
+
+test("frames that repeat the same picture are a freeze", () => {
+  const stuck = recording().frames[99].code;
+  const figures = summarise(recording({ change: (frame, i) => (i > 99 && i < 120 && frame.read ? { ...frame, code: stuck } : frame) }));
+  assert.equal(figures.stalls.freezes, 1);
+});
+
+test("a picture that stops before the end of the run is a freeze", () => {
+  const record = recording({ count: 150 });
+  record.endedAt += 4000;
+  assert.equal(summarise(record).stalls.freezes, 1);
+});
+
+test("a looped clip may step back once per loop, a live source never", () => {
+  const loopMs = 5000;
+  const looped = recording({ change: (frame) => ({ ...frame, code: frame.read ? (frame.wall - 800) % loopMs : null }) });
+  assert.equal(summarise(looped, { loopMs }).frames.steppedBack, 0);
+  assert.ok(summarise(looped).frames.steppedBack > 0);
+  assert.equal(Math.round(summarise(looped, { loopMs }).latencyMs.p95), 800);
+});
+
+test("no picture and fatal errors break every run, limits or not", () => {
+  const record = { ...recording(), frames: [], fatalErrors: 1 };
+  assert.equal(brokenLimits(summarise(record)).length, 2);
+});

@@ -1,0 +1,127 @@
+//! Origins and edges on free ports, and broadcasts into them.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use weir_edge::Edge;
+use weir_loadtest::{
+    publisher,
+    rtmp::{PublishError, Session},
+    synthetic::Synthetic,
+};
+use weir_origin::{app::Origin, config as origin_config};
+use weir_shared::{config::HumanDuration, hls::playlist::MediaPlaylist};
+
+use crate::client::{self, Reply};
+
+/// An origin and an edge in front of it.
+pub struct Site {
+    pub origin: Origin,
+    pub edge: Edge,
+}
+
+/// A broadcast that goes on until it is ended or cut.
+pub struct Broadcast {
+    stop: CancellationToken,
+    task: JoinHandle<Result<publisher::Report, PublishError>>,
+}
+
+fn anywhere() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+/// Short parts and segments, so that tests see several of each soon.
+pub fn origin_config() -> origin_config::Config {
+    let mut config = origin_config::Config {
+        any_key: true,
+        ..Default::default()
+    };
+    config.http.listen = anywhere();
+    config.rtmp.listen = anywhere();
+    config.admin.listen = anywhere();
+    config.packaging.part_target = HumanDuration(Duration::from_millis(200));
+    config.packaging.segment_target = HumanDuration(Duration::from_secs(1));
+    config.packaging.window = HumanDuration(Duration::from_secs(20));
+    config
+}
+
+/// An edge of the origin at this address.
+pub async fn start_edge(origin: SocketAddr) -> anyhow::Result<Edge> {
+    let mut config = weir_edge::config::Config {
+        origins: vec![format!("http://{origin}")],
+        ..Default::default()
+    };
+    config.place(|listen| *listen = anywhere());
+    Edge::start(config).await
+}
+
+impl Site {
+    pub async fn start() -> anyhow::Result<Self> {
+        let origin = Origin::start(origin_config()).await?;
+        let edge = start_edge(origin.http).await?;
+        Ok(Self { origin, edge })
+    }
+
+    /// Where viewers ask.
+    pub fn viewers(&self) -> SocketAddr {
+        self.edge.http.unwrap_or(self.origin.http)
+    }
+
+    pub async fn get(&self, path: &str) -> anyhow::Result<Reply> {
+        client::get(self.viewers(), path).await
+    }
+
+    /// The newest full playlist through the edge.
+    pub async fn playlist(&self, key: &str, rendition: &str) -> anyhow::Result<MediaPlaylist> {
+        self.get(&format!("/app/{key}/d/{rendition}.m3u8")).await?.playlist()
+    }
+
+    /// A counter or gauge of the edge, its label sets added up where `labels` occurs in them.
+    pub async fn edge_metric(&self, name: &str, labels: &str) -> anyhow::Result<f64> {
+        metric(self.edge.admin, name, labels).await
+    }
+
+    pub async fn shutdown(self) {
+        self.edge.shutdown().await;
+        self.origin.shutdown().await;
+    }
+}
+
+/// A metric of a node by its admin port.
+pub async fn metric(admin: SocketAddr, name: &str, labels: &str) -> anyhow::Result<f64> {
+    let text = client::get(admin, "/metrics").await?;
+    let sum = text
+        .text()
+        .lines()
+        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
+        .filter(|line| line.contains(labels))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum();
+    Ok(sum)
+}
+
+impl Broadcast {
+    /// Publishes `synthetic` in real time.
+    pub async fn start(rtmp: SocketAddr, key: &str, synthetic: &Synthetic) -> anyhow::Result<Self> {
+        let session = Session::connect(&format!("rtmp://{rtmp}/app"), key).await?;
+        let stop = CancellationToken::new();
+        let (source, told) = (synthetic.source(), stop.clone());
+        let task = tokio::spawn(async move { publisher::push(session, source, Instant::now(), &told).await });
+        Ok(Self { stop, task })
+    }
+
+    /// Says goodbye.
+    pub async fn end(self) -> anyhow::Result<publisher::Report> {
+        self.stop.cancel();
+        Ok(self.task.await??)
+    }
+
+    /// Is gone without a word, as when a line is cut.
+    pub fn cut(self) {
+        self.task.abort();
+    }
+}
