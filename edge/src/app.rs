@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
-use tokio_util::task::TaskTracker;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_shared::{
     metrics::Admin,
     serve::{drain::Drain, tcp, tls},
@@ -12,8 +12,10 @@ use weir_shared::{
 
 use crate::{cache::Store, config::Config, handle, live::followers::Followers, metrics::Metrics, upstream::Upstream};
 
-/// How long a shutdown waits for held requests.
-const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// How long a shutdown lets holds be answered in the ordinary way; a live stream needs one part's time.
+const HOLD_LIMIT: Duration = Duration::from_secs(2);
+/// How long it then waits for answers to reach their viewers.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// A running edge. End it with [`Edge::shutdown`].
 pub struct Edge {
@@ -22,6 +24,8 @@ pub struct Edge {
     pub admin: SocketAddr,
     drain: Drain,
     tasks: TaskTracker,
+    /// Ends followers and fetches, and with them what is held.
+    stop: CancellationToken,
 }
 
 impl Edge {
@@ -46,13 +50,20 @@ impl Edge {
         let prometheus = prometheus::Registry::new();
         let metrics = Arc::new(Metrics::new(&prometheus)?);
         let upstream = Arc::new(Upstream::new(&config.origins, metrics.clone()));
-        let store = Store::new(config.cache.max_bytes.0, upstream.clone(), metrics.clone());
+        let stop = CancellationToken::new();
+        let store = Store::new(
+            config.cache.max_bytes.0,
+            upstream.clone(),
+            metrics.clone(),
+            stop.clone(),
+        );
         let followers = Followers::new(
             config.follow.idle.0,
             config.follow.max_renditions,
             upstream,
             store.clone(),
             metrics.clone(),
+            stop.clone(),
         );
         let handler = handle::Edge {
             followers,
@@ -71,6 +82,7 @@ impl Edge {
             admin: admin.local_addr()?,
             drain: drain.clone(),
             tasks: tasks.clone(),
+            stop,
         };
         if let Some(listener) = http {
             tasks.spawn(tcp::serve(
@@ -91,12 +103,25 @@ impl Edge {
         Ok(started)
     }
 
-    /// Readiness off, no new connections, held requests answered, then closed.
+    /// Readiness off, no new connections, held requests answered (with 503 if nothing new comes soon), then closed.
     pub async fn shutdown(self) {
         self.drain.start();
-        if tokio::time::timeout(DRAIN_LIMIT, self.tasks.wait()).await.is_err() {
+        if timeout(HOLD_LIMIT, self.tasks.wait()).await.is_ok() {
+            self.stop.cancel();
+            return;
+        }
+        self.stop.cancel();
+        if timeout(DRAIN_LIMIT, self.tasks.wait()).await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
+    }
+}
+
+/// An edge that is dropped without a shutdown ends at once.
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.drain.start();
+        self.stop.cancel();
     }
 }
 

@@ -5,13 +5,18 @@
 //! Whoever asks first leads: the fetch runs in a task of its own, so that a viewer who leaves cancels nothing, and all
 //! who ask meanwhile wait for the same answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use dashmap::{DashMap, Entry as MapEntry};
 use http::{HeaderValue, StatusCode, header};
 use moka::{future::Cache, policy::EvictionPolicy};
 use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+use weir_shared::serve::gzip::gzip;
 
 use crate::{
     metrics::Metrics,
@@ -20,8 +25,11 @@ use crate::{
 
 /// Largest media object, in bytes.
 const OBJECT_LIMIT: usize = 64 << 20;
-/// Longest wait for an object: a hinted part of a stream with a target duration of 10 s, and a little.
-const OBJECT_TIMEOUT: Duration = Duration::from_secs(32);
+/// Longest wait for an object that the origin holds: a hinted part of a stream with a target duration of 10 s, and a
+/// little. Viewers give up earlier, after three target durations of their stream.
+const HELD_TIMEOUT: Duration = Duration::from_secs(32);
+/// Longest wait for an object that is there; a stream that is just starting is waited for by the origin.
+const PLAIN_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long an absent object stays known as absent.
 const NEGATIVE_LIFE: Duration = Duration::from_secs(1);
 /// Absent objects remembered.
@@ -40,28 +48,54 @@ pub struct Entry {
     pub content_type: HeaderValue,
     pub etag: HeaderValue,
     pub fetched: Instant,
+    gzipped: OnceLock<Bytes>,
+}
+
+impl Entry {
+    /// The body gzip-encoded (playlists only), made once.
+    pub fn gzipped(&self) -> Bytes {
+        self.gzipped.get_or_init(|| gzip(&self.body)).clone()
+    }
 }
 
 /// Why there is no object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Absent {
-    /// The origin says so: its status, and its JSON reason for the viewer.
+    /// The origin says so: its status (4xx or 5xx), and its JSON reason if it gave a short one.
     Refused {
         status: StatusCode,
-        reason: Bytes,
+        reason: Option<Bytes>,
     },
     Upstream(UpstreamError),
     /// Too many fetches under way.
     Shed,
+    /// This edge is ending.
+    Ending,
 }
 
-/// Kind of object: decides how long it is kept.
+/// What is known of an object before it is asked for: decides how long it, or its absence, is kept and how long to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lifetime {
-    /// The name is never reused.
-    Immutable,
-    /// Good for a moment.
-    Short,
+pub enum Kind {
+    /// A multivariant playlist: good for a moment.
+    Multivariant,
+    /// A part, segment or init section that a followed playlist lists or hints: it is there or will be next. Absence is
+    /// neither believed nor remembered: whoever asked too early must not take it from those who ask in time.
+    Listed,
+    /// A part, segment or init section that nothing vouches for.
+    Unlisted,
+}
+
+impl Kind {
+    const fn is_immutable(self) -> bool {
+        !matches!(self, Self::Multivariant)
+    }
+}
+
+/// A call's part in a fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flight {
+    Led,
+    Joined,
 }
 
 type Outcome = Result<Arc<Entry>, Absent>;
@@ -74,6 +108,8 @@ pub struct Store {
     flights: DashMap<Arc<str>, watch::Receiver<Option<Outcome>>>,
     upstream: Arc<Upstream>,
     metrics: Arc<Metrics>,
+    /// Ends every fetch.
+    stop: CancellationToken,
 }
 
 /// Removes a flight whatever ends it; waiters of one that never landed see its channel closed.
@@ -89,7 +125,7 @@ impl Drop for Landing<'_> {
 }
 
 impl Store {
-    pub fn new(max_bytes: u64, upstream: Arc<Upstream>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(max_bytes: u64, upstream: Arc<Upstream>, metrics: Arc<Metrics>, stop: CancellationToken) -> Arc<Self> {
         let weight =
             |key: &Arc<str>, entry: &Arc<Entry>| u32::try_from(key.len() + entry.body.len() + 256).unwrap_or(u32::MAX);
         Arc::new(Self {
@@ -110,56 +146,71 @@ impl Store {
             flights: DashMap::new(),
             upstream,
             metrics,
+            stop,
         })
     }
 
     /// The object at this origin path: from memory, from a fetch under way, or from an origin.
-    pub async fn get(self: &Arc<Self>, path: &str, lifetime: Lifetime) -> Outcome {
+    pub async fn get(self: &Arc<Self>, path: &str, kind: Kind) -> Outcome {
         let key: Arc<str> = path.into();
-        if let Some(found) = self.lookup(&key, lifetime).await {
+        if let Some(found) = self.lookup(&key, kind).await {
             return found;
         }
-        // A waiter whose leader died (a panic, say) leads the next try; that happens at most once per call.
+        let mut outcome = Err(Absent::Upstream(UpstreamError::Broken));
         for _ in 0..2 {
-            let mut flight = match self.join_or_lead(&key, lifetime) {
-                Ok(flight) => flight,
-                Err(absent) => return Err(absent),
+            let (flight, mut landing) = self.join_or_lead(&key, kind)?;
+            let landed = landing.wait_for(Option::is_some).await;
+            outcome = match landed.as_deref() {
+                Ok(Some(outcome)) => outcome.clone(),
+                // The leader died (a panic, say): lead the next try.
+                _ => continue,
             };
-            let landed = flight.wait_for(Option::is_some).await;
-            if let Ok(Some(outcome)) = landed.as_deref() {
-                return outcome.clone();
+            let asked_too_early = matches!(outcome, Err(Absent::Refused { .. })) && flight == Flight::Joined;
+            if !(kind == Kind::Listed && asked_too_early) {
+                break;
             }
         }
-        Err(Absent::Upstream(UpstreamError::Broken))
+        outcome
     }
 
-    async fn lookup(&self, key: &Arc<str>, lifetime: Lifetime) -> Option<Outcome> {
-        let cache = match lifetime {
-            Lifetime::Immutable => &self.immutable,
-            Lifetime::Short => &self.short,
-        };
-        if let Some(entry) = cache.get(key).await {
+    async fn lookup(&self, key: &Arc<str>, kind: Kind) -> Option<Outcome> {
+        if let Some(entry) = self.kept(key, kind).await {
             self.count("hit");
             return Some(Ok(entry));
+        }
+        if kind == Kind::Listed {
+            return None;
         }
         let absent = self.negative.get(key).await?;
         self.count("negative");
         Some(Err(absent))
     }
 
+    async fn kept(&self, key: &Arc<str>, kind: Kind) -> Option<Arc<Entry>> {
+        if kind.is_immutable() {
+            self.immutable.get(key).await
+        } else {
+            self.short.get(key).await
+        }
+    }
+
     fn join_or_lead(
         self: &Arc<Self>,
         key: &Arc<str>,
-        lifetime: Lifetime,
-    ) -> Result<watch::Receiver<Option<Outcome>>, Absent> {
-        if self.flights.len() >= MAX_FLIGHTS {
-            self.metrics.shed.with_label_values(&["flights"]).inc();
-            return Err(Absent::Shed);
+        kind: Kind,
+    ) -> Result<(Flight, watch::Receiver<Option<Outcome>>), Absent> {
+        if self.stop.is_cancelled() {
+            return Err(Absent::Ending);
         }
+        let full = self.flights.len() >= MAX_FLIGHTS;
         match self.flights.entry(key.clone()) {
             MapEntry::Occupied(flight) => {
                 self.count("join");
-                Ok(flight.get().clone())
+                Ok((Flight::Joined, flight.get().clone()))
+            }
+            MapEntry::Vacant(_) if full => {
+                self.metrics.shed.with_label_values(&["flights"]).inc();
+                Err(Absent::Shed)
             }
             MapEntry::Vacant(place) => {
                 self.count("lead");
@@ -171,41 +222,39 @@ impl Store {
                         store: &store,
                         key: &key,
                     };
-                    let outcome = store.fetch(&key, lifetime).await;
+                    let outcome = tokio::select! {
+                        outcome = store.fetch(&key, kind) => outcome,
+                        () = store.stop.cancelled() => Err(Absent::Ending),
+                    };
                     // Stored first, then off the list, then told: nobody in between starts a second fetch.
                     drop(landing);
                     lands.send_replace(Some(outcome));
                 });
-                Ok(flight)
+                Ok((Flight::Led, flight))
             }
         }
     }
 
-    async fn fetch(&self, key: &Arc<str>, lifetime: Lifetime) -> Outcome {
+    async fn fetch(&self, key: &Arc<str>, kind: Kind) -> Outcome {
         // Someone else's fetch may have landed between this one's look-up and its lead.
-        let again = match lifetime {
-            Lifetime::Immutable => self.immutable.get(key).await,
-            Lifetime::Short => self.short.get(key).await,
-        };
-        if let Some(entry) = again {
+        if let Some(entry) = self.kept(key, kind).await {
             return Ok(entry);
         }
-        let deadline = Instant::now() + OBJECT_TIMEOUT;
-        let outcome = match self.upstream.get(key, deadline, OBJECT_LIMIT).await {
-            Ok(answer) if answer.status == StatusCode::OK => Ok(Arc::new(entry(key, answer))),
-            Ok(answer) => Err(Absent::Refused {
-                status: answer.status,
-                reason: answer.body,
-            }),
+        let wait = match kind {
+            Kind::Multivariant => PLAIN_TIMEOUT,
+            Kind::Listed | Kind::Unlisted => HELD_TIMEOUT,
+        };
+        let outcome = match self.upstream.get(key, Instant::now() + wait, OBJECT_LIMIT).await {
+            Ok(answer) => found(key, answer),
             Err(error) => Err(Absent::Upstream(error)),
         };
-        match (&outcome, lifetime) {
-            (Ok(entry), Lifetime::Immutable) => self.immutable.insert(key.clone(), entry.clone()).await,
-            (Ok(entry), Lifetime::Short) => self.short.insert(key.clone(), entry.clone()).await,
-            (Err(absent @ Absent::Refused { status, .. }), _) if status.is_client_error() => {
+        match &outcome {
+            Ok(entry) if kind.is_immutable() => self.immutable.insert(key.clone(), entry.clone()).await,
+            Ok(entry) => self.short.insert(key.clone(), entry.clone()).await,
+            Err(absent @ Absent::Refused { status, .. }) if status.is_client_error() && kind != Kind::Listed => {
                 self.negative.insert(key.clone(), absent.clone()).await;
             }
-            (Err(_), _) => {}
+            Err(_) => {}
         }
         outcome
     }
@@ -215,16 +264,31 @@ impl Store {
     }
 }
 
-fn entry(key: &str, answer: Answer) -> Entry {
-    let kind = answer.headers.get(header::CONTENT_TYPE).cloned();
-    let etag = answer.headers.get(header::ETAG).cloned();
-    Entry {
-        content_type: kind.unwrap_or(HeaderValue::from_static("application/mp4")),
-        // Names are never reused, so a name is as good a validator.
-        etag: etag
-            .or_else(|| HeaderValue::try_from(format!("\"{key}\"")).ok())
-            .unwrap_or(HeaderValue::from_static("\"0\"")),
-        body: answer.body,
-        fetched: Instant::now(),
+/// The validator of an object: its name, because names are never reused. The same for a segment that was fetched and one
+/// that was put together from its parts.
+pub fn etag(path: &str) -> HeaderValue {
+    let name = path.split_once("/d/").map_or(path, |(_, name)| name);
+    HeaderValue::try_from(format!("\"{name}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
+}
+
+/// What an origin's answer means for an object.
+fn found(key: &str, answer: Answer) -> Outcome {
+    if answer.status == StatusCode::OK {
+        let kind = answer.headers.get(header::CONTENT_TYPE).cloned();
+        return Ok(Arc::new(Entry {
+            content_type: kind.unwrap_or(HeaderValue::from_static("application/mp4")),
+            etag: etag(key),
+            body: answer.body,
+            fetched: Instant::now(),
+            gzipped: OnceLock::new(),
+        }));
     }
+    if !answer.status.is_client_error() && !answer.status.is_server_error() {
+        // Redirects are not followed, and nothing else was asked for.
+        return Err(Absent::Upstream(UpstreamError::Unexpected));
+    }
+    Err(Absent::Refused {
+        status: answer.status,
+        reason: answer.into_reason(),
+    })
 }

@@ -1,44 +1,38 @@
 //! From a viewer's request to its answer, top to bottom: what is asked for, then a hold or a look-up, then the response.
 //!
-//! Before this: `weir_shared::serve` (sockets). After this: `live/followers.rs` (playlists), `cache.rs` (objects),
-//! `weir_shared::serve::respond` (headers).
+//! Before this: `weir_shared::serve` (sockets). After this: `live/hold.rs` (playlists), `live/view.rs` and `cache.rs`
+//! (objects), `weir_shared::serve::respond` (headers).
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
-use tokio::time::Instant;
+use http::{HeaderValue, Method, Response, header, request::Parts};
+use tokio::time::{Instant, timeout};
 use weir_shared::{
     hls::{
         address::{Address, Object},
         name::{MediaObject, ObjectName},
-        position::{Verdict, answer},
+        position::{PartVerdict, Want, answer_part},
         reload::{Reload, Skip},
     },
-    hold::{self, Held},
-    id::{RenditionName, StreamKey},
+    id::{Epoch, RenditionName, StreamKey},
     serve::{
         Handler, Peer,
         body::Body,
-        gzip::gzip,
         respond::{self, Asked},
     },
 };
 
 use crate::{
-    cache::{Absent, Entry, Lifetime, Store},
+    cache::{self, Entry, Kind, Store},
     live::{
-        follower::State,
-        followers::{Followers, TooMany},
+        followers::Followers,
+        hold::{self, HOLD_TARGET_DURATIONS},
         view::View,
     },
     metrics::Metrics,
     player,
+    refusal::Refusal,
 };
-
-/// Longest wait for a blocking reload, in target durations (section 6.2.5.2). Later: 503.
-const HOLD_TARGET_DURATIONS: u32 = 3;
-/// Longest wait while not even the target duration is known.
-const FIRST_HOLD: Duration = Duration::from_secs(6);
 
 /// The edge's public side.
 #[derive(Clone)]
@@ -48,53 +42,12 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
 }
 
-/// Every way to say no. One place turns them into responses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Refusal {
-    NoSuchObject,
-    BadDirective(weir_shared::hls::reload::BadDirective),
-    TooFarAhead,
-    HeldTooLong,
-    Busy,
-    Absent(Absent),
-}
-
-impl Refusal {
-    fn response(self) -> Response<Body> {
-        use StatusCode as S;
-        match self {
-            Self::NoSuchObject => respond::refusal(S::NOT_FOUND, "not_found", "there is no such object"),
-            Self::BadDirective(why) => respond::refusal(S::BAD_REQUEST, "bad_directive", &why.to_string()),
-            Self::TooFarAhead => respond::refusal(
-                S::BAD_REQUEST,
-                "too_far_ahead",
-                "the requested position is further ahead than a request may wait for",
-            ),
-            Self::HeldTooLong => respond::refusal_until(
-                S::SERVICE_UNAVAILABLE,
-                "held_too_long",
-                "nothing new came from the origin within three target durations",
-                1,
-            ),
-            Self::Busy | Self::Absent(Absent::Shed) => {
-                respond::refusal_until(S::SERVICE_UNAVAILABLE, "busy", "this edge is at one of its limits", 1)
-            }
-            Self::Absent(Absent::Upstream(_)) => respond::refusal_until(
-                S::SERVICE_UNAVAILABLE,
-                "origin_unreachable",
-                "no origin answered in time",
-                1,
-            ),
-            Self::Absent(Absent::Refused { status, reason }) => respond::passed_on(status, reason),
-        }
-    }
-}
-
 impl Handler for Edge {
     async fn handle(&self, peer: Peer, request: Parts) -> Response<Body> {
-        let object = label(request.uri.path());
+        let address = Address::parse(request.uri.path());
+        let object = label(address.as_ref(), request.uri.path());
         let response = match request.method {
-            Method::GET | Method::HEAD => self.answer(&request).await.unwrap_or_else(Refusal::response),
+            Method::GET | Method::HEAD => self.answer(&request, address).await.unwrap_or_else(Refusal::response),
             Method::OPTIONS => respond::preflight(),
             _ => respond::method_not_allowed(),
         };
@@ -117,7 +70,8 @@ impl Handler for Edge {
 }
 
 impl Edge {
-    async fn answer(&self, request: &Parts) -> Result<Response<Body>, Refusal> {
+    /// One line per layer: each takes what the one before gave.
+    async fn answer(&self, request: &Parts, address: Option<Address>) -> Result<Response<Body>, Refusal> {
         let asked = Asked {
             method: &request.method,
             headers: &request.headers,
@@ -126,107 +80,120 @@ impl Edge {
         if let Some(page) = player::respond(asked, path) {
             return Ok(page);
         }
-        let address = Address::parse(path).ok_or(Refusal::NoSuchObject)?;
-        match address.object {
+        let Address { key, object } = address.ok_or(Refusal::NoSuchObject)?;
+        match object {
             Object::Index | Object::Direct(ObjectName::Multivariant) => {
-                let entry = self.store.get(path, Lifetime::Short).await.map_err(Refusal::Absent)?;
+                let entry = self.store.get(path, Kind::Multivariant).await?;
                 Ok(multivariant(asked, &entry))
             }
             Object::Direct(ObjectName::MediaPlaylist(name)) => {
-                self.media_playlist(asked, request.uri.query(), &address.key, &name)
-                    .await
+                let reload = Reload::parse(request.uri.query()).map_err(Refusal::BadDirective)?;
+                let _held = self.metrics.hold();
+                let view = hold::playlist(&self.followers, &key, &name, reload.want).await?;
+                Ok(media_playlist(asked, &view, reload))
             }
-            Object::Direct(ObjectName::Media { .. }) => {
-                let found = self.store.get(path, Lifetime::Immutable).await;
-                let entry = found.map_err(Refusal::Absent)?;
-                let (kind, etag) = (entry.content_type.clone(), entry.etag.clone());
-                Ok(respond::media(asked, vec![entry.body.clone()], kind, etag))
-            }
+            Object::Direct(ObjectName::Media {
+                epoch,
+                rendition,
+                object,
+            }) => self.media(asked, path, &key, &rendition, epoch, object).await,
         }
     }
 
-    async fn media_playlist(
+    /// An init section, segment or part: from the live end if it is there, else from the store.
+    async fn media(
         &self,
         asked: Asked<'_>,
-        query: Option<&str>,
+        path: &str,
         key: &StreamKey,
-        name: &RenditionName,
+        rendition: &RenditionName,
+        epoch: Epoch,
+        object: MediaObject,
     ) -> Result<Response<Body>, Refusal> {
-        let reload = Reload::parse(query).map_err(Refusal::BadDirective)?;
-        let _held = self.metrics.hold();
-        let view = self.hold(reload, key, name).await?;
-        let compressed = asked.gzip();
-        // Directives are ignored once the playlist has ended (section 6.2.5.2).
-        let skip = if view.edge.ended { Skip::No } else { reload.skip };
-        let lifetime = match reload.want == Reload::NOW.want {
-            true => view.lifetimes.plain.clone(),
-            false => view.lifetimes.blocked.clone(),
+        let view = self.followers.peek(key, rendition).filter(|v| v.epoch == Some(epoch));
+        let Some(view) = view else {
+            let entry = self.store.get(path, Kind::Unlisted).await?;
+            return Ok(stored(asked, &entry));
         };
-        let mut response = respond::playlist(asked, view.text(skip, compressed), compressed, lifetime);
-        let age = HeaderValue::from(view.received.elapsed().as_secs());
-        response.headers_mut().insert(header::AGE, age);
-        Ok(response)
+        let kind = match view.lists(object) {
+            true => Kind::Listed,
+            false => Kind::Unlisted,
+        };
+        match object {
+            MediaObject::Part(number) => match answer_part(&view.edge, number) {
+                PartVerdict::Absent => return Err(Refusal::NoSuchObject),
+                PartVerdict::Wait => return self.hinted_part(asked, path, &view).await,
+                PartVerdict::Lookup => {
+                    if let Some(entry) = view.part(number) {
+                        return Ok(stored(asked, entry));
+                    }
+                }
+            },
+            MediaObject::Segment(msn) => {
+                if msn >= view.edge.open {
+                    return Err(Refusal::NoSuchObject);
+                }
+                if let Some(made) = view.segment(msn) {
+                    return Ok(respond::media(asked, made.chunks, made.content_type, cache::etag(path)));
+                }
+            }
+            MediaObject::Init(_) => {}
+        }
+        let entry = self.store.get(path, kind).await?;
+        Ok(stored(asked, &entry))
     }
 
-    /// Waits until the rendition's playlist satisfies the request.
-    async fn hold(&self, reload: Reload, key: &StreamKey, name: &RenditionName) -> Result<Arc<View>, Refusal> {
-        let asked_at = Instant::now();
-        let mut deadline = asked_at + FIRST_HOLD;
-        // A follower that was just ending is replaced once.
-        for _ in 0..2 {
-            let mut watch = self.followers.watch(key, name).map_err(|TooMany| Refusal::Busy)?;
-            if let Some(view) = &watch.borrow().view {
-                deadline = asked_at + view.target_duration() * HOLD_TARGET_DURATIONS;
-            }
-            match hold::hold(&mut watch, deadline, |state| decide(state, reload)).await {
-                Held::Ready(decided) => return decided,
-                Held::TimedOut => return Err(Refusal::HeldTooLong),
-                Held::Gone => {}
-            }
-        }
-        Err(Refusal::HeldTooLong)
+    /// The part that comes next: held until its bytes are here. The follower has asked for it already; all who wait
+    /// share that fetch.
+    async fn hinted_part(&self, asked: Asked<'_>, path: &str, view: &View) -> Result<Response<Body>, Refusal> {
+        let _held = self.metrics.hold();
+        let longest: Duration = view.target_duration() * HOLD_TARGET_DURATIONS;
+        let fetched = timeout(longest, self.store.get(path, Kind::Listed)).await;
+        let entry = fetched.map_err(|_| Refusal::HeldTooLong)??;
+        Ok(stored(asked, &entry))
     }
 }
 
-/// The pure part of a hold: answer, refuse or (`None`) wait.
-fn decide(state: &State, reload: Reload) -> Option<Result<Arc<View>, Refusal>> {
-    if let Some((status, reason)) = &state.absent {
-        return Some(Err(Refusal::Absent(Absent::Refused {
-            status: *status,
-            reason: reason.clone(),
-        })));
-    }
-    let view = state.view.as_ref()?;
-    // The last playlist is served while it is true: not longer than a live playlist may stand still.
-    let longest = view.target_duration() * HOLD_TARGET_DURATIONS;
-    if state.down_since.is_some_and(|since| since.elapsed() >= longest) {
-        return Some(Err(Refusal::HeldTooLong));
-    }
-    match answer(&view.edge, reload.want) {
-        Verdict::Answer => Some(Ok(view.clone())),
-        Verdict::TooFarAhead if state.down_since.is_some() => None,
-        Verdict::TooFarAhead => Some(Err(Refusal::TooFarAhead)),
-        Verdict::Wait => None,
-    }
+fn media_playlist(asked: Asked<'_>, view: &View, reload: Reload) -> Response<Body> {
+    let compressed = asked.gzip();
+    // Directives are ignored once the playlist has ended (section 6.2.5.2).
+    let skip = if view.edge.ended { Skip::No } else { reload.skip };
+    let lifetime = match reload.want {
+        Want::Now => view.lifetimes.plain.clone(),
+        Want::Segment(_) | Want::Part(..) => view.lifetimes.blocked.clone(),
+    };
+    let response = respond::playlist(asked, view.text(skip, compressed), compressed, lifetime);
+    aged(response, view.received)
 }
 
 fn multivariant(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
     let compressed = asked.gzip();
-    let body = if compressed {
-        gzip(&entry.body)
-    } else {
-        entry.body.clone()
+    let body = match compressed {
+        true => entry.gzipped(),
+        false => entry.body.clone(),
     };
-    let lifetime = respond::PlaylistLifetimes::new(1).multivariant;
-    let mut response = respond::playlist(asked, body, compressed, lifetime);
-    let age = HeaderValue::from(entry.fetched.elapsed().as_secs());
-    response.headers_mut().insert(header::AGE, age);
+    let lifetime = respond::MULTIVARIANT_LIFETIME;
+    aged(respond::playlist(asked, body, compressed, lifetime), entry.fetched)
+}
+
+fn stored(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
+    let (kind, etag) = (entry.content_type.clone(), entry.etag.clone());
+    let response = respond::media(asked, vec![entry.body.clone()], kind, etag);
+    aged(response, entry.fetched)
+}
+
+/// Says how many seconds ago the origin gave this (rule HT-22).
+fn aged(mut response: Response<Body>, since: Instant) -> Response<Body> {
+    if response.status().is_success() {
+        let age = HeaderValue::from(since.elapsed().as_secs());
+        response.headers_mut().insert(header::AGE, age);
+    }
     response
 }
 
-/// The metric label of what a path asks for.
-fn label(path: &str) -> &'static str {
-    match Address::parse(path).map(|a| a.object) {
+/// The metric label of what is asked for.
+fn label(address: Option<&Address>, path: &str) -> &'static str {
+    match address.map(|a| &a.object) {
         Some(Object::Index | Object::Direct(ObjectName::Multivariant)) => "multivariant",
         Some(Object::Direct(ObjectName::MediaPlaylist(_))) => "playlist",
         Some(Object::Direct(ObjectName::Media { object, .. })) => match object {

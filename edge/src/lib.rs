@@ -10,6 +10,7 @@ pub mod handle;
 pub mod live;
 pub mod metrics;
 pub mod player;
+pub mod refusal;
 pub mod upstream;
 
 pub use app::Edge;

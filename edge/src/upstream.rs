@@ -18,11 +18,14 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::time::{Instant, timeout_at};
+use weir_shared::serve::respond;
 
 use crate::metrics::Metrics;
 
 /// Time to connect to an origin.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest reason of an origin's refusal that is passed on, in bytes.
+const REASON_LIMIT: usize = 1024;
 /// Idle connections kept to one origin.
 const IDLE_CONNECTIONS: usize = 256;
 /// How long an origin that failed is asked last.
@@ -39,6 +42,8 @@ pub enum UpstreamError {
     TooLarge,
     #[error("the origin broke off its answer")]
     Broken,
+    #[error("the origin answered something that was not asked for")]
+    Unexpected,
 }
 
 /// An origin's whole answer.
@@ -47,6 +52,14 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
+}
+
+impl Answer {
+    /// Why an origin said no, if it told so shortly and in JSON: fit to be passed on to a viewer.
+    pub fn into_reason(self) -> Option<Bytes> {
+        let told = self.headers.get(header::CONTENT_TYPE) == Some(&respond::JSON_TYPE);
+        Some(self.body).filter(|body| told && body.len() <= REASON_LIMIT)
+    }
 }
 
 /// The origins of this edge.
@@ -89,12 +102,13 @@ impl Upstream {
         }
     }
 
-    /// Asks the origins in order, those that failed lately last, until one has an answer other than 404.
+    /// Asks the origins in order, those that failed lately last, until one has an answer other than 404 or 5xx. Where
+    /// none has, the first of those is the answer; an error if there was none at all.
     pub async fn get(&self, path: &str, deadline: Instant, limit: usize) -> Result<Answer, UpstreamError> {
         let now = self.now_ms();
         let mut order: Vec<&Origin> = self.origins.iter().collect();
         order.sort_by_key(|o| o.penalty_until.load(Ordering::Relaxed) > now);
-        let mut absent = None;
+        let mut refused = None;
         let mut failure = UpstreamError::Unreachable;
         for origin in order {
             self.metrics.upstream_in_flight.inc();
@@ -105,7 +119,9 @@ impl Upstream {
             self.metrics.upstream_in_flight.dec();
             self.metrics.upstream.with_label_values(&[outcome(&result)]).inc();
             match result {
-                Ok(answer) if answer.status == StatusCode::NOT_FOUND => absent = Some(answer),
+                Ok(answer) if answer.status == StatusCode::NOT_FOUND || answer.status.is_server_error() => {
+                    refused.get_or_insert(answer);
+                }
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
                     origin
@@ -115,7 +131,7 @@ impl Upstream {
                 }
             }
         }
-        absent.ok_or(failure)
+        refused.ok_or(failure)
     }
 
     async fn ask(&self, origin: &Origin, path: &str, limit: usize) -> Result<Answer, UpstreamError> {

@@ -19,10 +19,12 @@ use super::{body::Body, gzip};
 pub const PLAYLIST_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.apple.mpegurl");
 pub const VIDEO_TYPE: HeaderValue = HeaderValue::from_static("video/mp4");
 pub const AUDIO_TYPE: HeaderValue = HeaderValue::from_static("audio/mp4");
-const JSON_TYPE: HeaderValue = HeaderValue::from_static("application/json");
+pub const JSON_TYPE: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Objects whose name is never reused: a year.
 pub const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+/// Multivariant playlists, which all viewers share.
+pub const MULTIVARIANT_LIFETIME: HeaderValue = HeaderValue::from_static("public, max-age=1");
 /// Refusals, and whatever must not outlive the moment.
 pub const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
@@ -49,7 +51,7 @@ impl PlaylistLifetimes {
         Self {
             blocked: value(format!("public, max-age=1, s-maxage={}", target * 6)),
             plain: value(format!("public, max-age={}", (target / 2).min(1))),
-            multivariant: value("public, max-age=1".to_owned()),
+            multivariant: MULTIVARIANT_LIFETIME,
         }
     }
 }

@@ -1,0 +1,165 @@
+//! How a viewer's request waits for a live rendition.
+//!
+//! Before this: `handle.rs`, with a parsed request. After this: the view that satisfies it. The decision is pure; the wait
+//! is `weir_shared::hold`.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use weir_shared::{
+    hls::position::{Verdict, Want, answer},
+    hold::{self, Held},
+    id::{RenditionName, StreamKey},
+};
+
+use super::{
+    follower::State,
+    followers::{Followers, NotFollowed},
+    view::View,
+};
+use crate::refusal::Refusal;
+
+/// Longest wait of a request, in target durations (section 6.2.5.2). Later: 503.
+pub const HOLD_TARGET_DURATIONS: u32 = 3;
+/// Longest wait while not even the target duration is known.
+const FIRST_HOLD: Duration = Duration::from_secs(6);
+
+/// Waits until the rendition's playlist satisfies `want`.
+pub async fn playlist(
+    followers: &Arc<Followers>,
+    key: &StreamKey,
+    name: &RenditionName,
+    want: Want,
+) -> Result<Arc<View>, Refusal> {
+    let asked_at = Instant::now();
+    let mut deadline = asked_at + FIRST_HOLD;
+    // A follower that was just ending is replaced once.
+    for _ in 0..2 {
+        let mut state = followers.watch(key, name).map_err(|why| match why {
+            NotFollowed::TooMany => Refusal::Busy,
+            NotFollowed::Ending => Refusal::Ending,
+        })?;
+        if state.borrow().view.is_none() {
+            // Until the first view, then anew: only a view says how long a request may be held.
+            match hold::hold(&mut state, deadline, |s| {
+                (s.view.is_some() || s.absent.is_some()).then_some(())
+            })
+            .await
+            {
+                Held::Ready(()) => {}
+                Held::TimedOut => return Err(Refusal::OriginUnreachable),
+                Held::Gone => continue,
+            }
+        }
+        if let Some(view) = &state.borrow().view {
+            deadline = asked_at + view.target_duration() * HOLD_TARGET_DURATIONS;
+        }
+        match hold::hold(&mut state, deadline, |s| decide(s, want, Instant::now())).await {
+            Held::Ready(decided) => return decided,
+            Held::TimedOut => return Err(Refusal::HeldTooLong),
+            Held::Gone => {}
+        }
+    }
+    Err(Refusal::OriginUnreachable)
+}
+
+/// Answer, refuse or (`None`) wait.
+fn decide(state: &State, want: Want, now: Instant) -> Option<Result<Arc<View>, Refusal>> {
+    if let Some((status, reason)) = &state.absent {
+        return Some(Err(Refusal::Origin {
+            status: *status,
+            reason: reason.clone(),
+        }));
+    }
+    let view = state.view.as_ref()?;
+    // The last playlist is served while it is true: not longer than a live playlist may stand still.
+    let longest = view.target_duration() * HOLD_TARGET_DURATIONS;
+    let down_for = state.down_since.map(|since| now.saturating_duration_since(since));
+    if down_for.is_some_and(|down| down >= longest) {
+        return Some(Err(Refusal::OriginUnreachable));
+    }
+    match answer(&view.edge, want) {
+        Verdict::Answer => Some(Ok(view.clone())),
+        // What is too far ahead of an origin that is away may be right when it is back.
+        Verdict::TooFarAhead if down_for.is_some() => None,
+        Verdict::TooFarAhead => Some(Err(Refusal::TooFarAhead)),
+        Verdict::Wait => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use weir_shared::hls::{
+        parse::parse,
+        position::{MediaSequence, PartIndex},
+    };
+
+    use super::*;
+    use crate::live::view::PartBytes;
+
+    /// Segment 7 is complete, of 8 there are two parts; target duration 2 s.
+    fn live() -> State {
+        let text = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:2\n\
+            #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=1.5\n#EXT-X-PART-INF:PART-TARGET=0.5\n\
+            #EXT-X-MEDIA-SEQUENCE:7\n#EXT-X-MAP:URI=\"a/video/init0.mp4\"\n#EXTINF:2.0,\na/video/7.m4s\n\
+            #EXT-X-PART:DURATION=0.5,URI=\"a/video/p4.m4s\"\n#EXT-X-PART:DURATION=0.5,URI=\"a/video/p5.m4s\"\n\
+            #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"a/video/p6.m4s\"\n";
+        let view = View::new(parse(text).unwrap(), Instant::now(), PartBytes::default());
+        State {
+            view: Some(Arc::new(view)),
+            ..State::default()
+        }
+    }
+
+    fn verdict_after(seconds: u64, state: &State, want: Want) -> Option<Result<(), Refusal>> {
+        let now = state.down_since.unwrap_or_else(Instant::now) + Duration::from_secs(seconds);
+        decide(state, want, now).map(|decided| decided.map(|_| ()))
+    }
+
+    fn verdict(state: &State, want: Want) -> Option<Result<(), Refusal>> {
+        verdict_after(0, state, want)
+    }
+
+    const LISTED: Want = Want::Part(MediaSequence(8), PartIndex(1));
+    const NEXT: Want = Want::Part(MediaSequence(8), PartIndex(2));
+    const FAR: Want = Want::Segment(MediaSequence(99));
+
+    #[tokio::test]
+    async fn what_is_listed_is_answered_and_what_comes_next_waits() {
+        let state = live();
+        assert_eq!(verdict(&state, Want::Now), Some(Ok(())));
+        assert_eq!(verdict(&state, LISTED), Some(Ok(())));
+        assert_eq!(verdict(&state, NEXT), None);
+        assert_eq!(verdict(&state, FAR), Some(Err(Refusal::TooFarAhead)));
+        assert_eq!(verdict(&State::default(), Want::Now), None, "nothing known yet");
+    }
+
+    #[tokio::test]
+    async fn the_last_playlist_is_served_while_it_may_be_true() {
+        let mut state = live();
+        state.down_since = Some(Instant::now());
+        assert_eq!(verdict_after(5, &state, Want::Now), Some(Ok(())));
+        assert_eq!(
+            verdict_after(5, &state, FAR),
+            None,
+            "the origin may come back further ahead"
+        );
+        for want in [Want::Now, LISTED, NEXT, FAR] {
+            assert_eq!(verdict_after(6, &state, want), Some(Err(Refusal::OriginUnreachable)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rendition_the_origin_does_not_know_is_refused_in_its_words() {
+        let state = State {
+            absent: Some((StatusCode::NOT_FOUND, Some("{}".into()))),
+            ..live()
+        };
+        let refused = Refusal::Origin {
+            status: StatusCode::NOT_FOUND,
+            reason: Some("{}".into()),
+        };
+        assert_eq!(verdict(&state, Want::Now), Some(Err(refused)));
+    }
+}
