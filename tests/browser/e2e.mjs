@@ -2,7 +2,7 @@
 // End to end, as a viewer would see it: ffmpeg pushes to the origin, Chromium with stock hls.js plays from the edge.
 import { mkdir, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { pushPicture, startWeir, untilLive } from "./lib/broadcast.mjs";
+import { broadcast, OVERHEAD_SECONDS } from "./lib/broadcast.mjs";
 import { measure, PLAYERS } from "./lib/measurement.mjs";
 import { readOptions } from "./lib/options.mjs";
 import { outputs, stopAll, within } from "./lib/processes.mjs";
@@ -12,32 +12,30 @@ import { brokenLimits } from "./lib/statistics.mjs";
 const USAGE = `usage: node e2e.mjs --weir <program> [options]
   --player NAME      ${PLAYERS.join("|")}, default hls
   --seconds N        how long to watch, default 30
+  --warm-up N        how long the stream is live before somebody watches, default 6
   --part-target T    handed to weir, e.g. 200ms
   --artifacts DIR    where e2e.png and e2e.json go, default artifacts
   --max-p50 MS       glass-to-glass limit, default 3000
-PYTHON names a Python 3 with numpy, CHROMIUM the browser`;
+PYTHON names a Python 3 with numpy, default /usr/bin/python3; CHROMIUM the browser, default /usr/bin/chromium`;
 
 const options = readOptions(USAGE, {
   strings: ["weir", "player", "part-target", "artifacts"],
-  numbers: ["seconds", "max-p50"],
-  defaults: { player: "hls", seconds: 30, artifacts: "artifacts", "max-p50": 3000 },
+  numbers: ["seconds", "warm-up", "max-p50"],
+  defaults: { player: "hls", seconds: 30, "warm-up": 6, artifacts: "artifacts", "max-p50": 3000 },
 });
 if (!options.weir || !PLAYERS.includes(options.player)) {
   console.error(USAGE);
   process.exit(2);
 }
 
-/** Everything besides watching: start, first part, browser start, stop. */
-const OVERHEAD_SECONDS = 120;
-
 async function run() {
-  const { ready } = await startWeir(options.weir, options["part-target"] ? ["--part-target", options["part-target"]] : []);
-  const [stream] = ready.streams;
-  const encoder = pushPicture(`${ready.origin.rtmp}/${stream.key}`, options.seconds + OVERHEAD_SECONDS);
-  const url = stream.playback.llhls;
-  const liveAfterMs = await untilLive(url, encoder);
+  const { stream, liveAfterMs } = await broadcast(options.weir, {
+    more: options["part-target"] ? ["--part-target", options["part-target"]] : [],
+    seconds: options.seconds,
+    warmUp: options["warm-up"],
+  });
   const figures = await measure({
-    url,
+    url: stream.playback.llhls,
     player: options.player,
     seconds: options.seconds,
     insecure: true,
@@ -51,7 +49,7 @@ async function run() {
 
 let status = 1;
 try {
-  const figures = await within((options.seconds + OVERHEAD_SECONDS) * 1000, "the end-to-end run", run());
+  const figures = await within((options["warm-up"] + options.seconds + OVERHEAD_SECONDS) * 1000, "the end-to-end run", run());
   await mkdir(options.artifacts, { recursive: true });
   await writeFile(path.join(options.artifacts, "e2e.json"), JSON.stringify(figures, null, 2) + "\n");
   console.log(JSON.stringify(figures));

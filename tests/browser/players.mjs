@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // The table of figures: every stock player × several part targets, each against a fresh Weir. Prints markdown.
 import { writeFile } from "node:fs/promises";
-import { pushPicture, startWeir, untilLive } from "./lib/broadcast.mjs";
+import { broadcast } from "./lib/broadcast.mjs";
 import { measure, PLAYERS } from "./lib/measurement.mjs";
 import { readOptions } from "./lib/options.mjs";
 import { outputs, stopAll } from "./lib/processes.mjs";
@@ -11,15 +11,16 @@ const USAGE = `usage: node players.mjs --weir <program> [options]
   --players LIST       default ${PLAYERS.join(",")}
   --part-targets LIST  default 100ms,200ms,333ms
   --seconds N          how long each run watches, default 60
+  --warm-up N          how long the stream is live before somebody watches, default 10
   --tls                play from the edge's HTTPS address (HTTP/2) instead of plain HTTP
   --out FILE           write all figures as JSON
-PYTHON names a Python 3 with numpy, CHROMIUM the browser`;
+PYTHON names a Python 3 with numpy, default /usr/bin/python3; CHROMIUM the browser, default /usr/bin/chromium`;
 
 const options = readOptions(USAGE, {
   strings: ["weir", "players", "part-targets", "out"],
-  numbers: ["seconds"],
+  numbers: ["seconds", "warm-up"],
   flags: ["tls"],
-  defaults: { players: PLAYERS.join(","), "part-targets": "100ms,200ms,333ms", seconds: 60 },
+  defaults: { players: PLAYERS.join(","), "part-targets": "100ms,200ms,333ms", seconds: 60, "warm-up": 10 },
 });
 const players = options.players.split(",");
 if (!options.weir || !players.every((name) => PLAYERS.includes(name))) {
@@ -27,14 +28,12 @@ if (!options.weir || !players.every((name) => PLAYERS.includes(name))) {
   process.exit(2);
 }
 
-/** A run's encoder outlives its browser: start-up, first picture and screenshot fit in here. */
-const SPARE_SECONDS = 60;
-
 async function run(player, partTarget) {
-  const { ready } = await startWeir(options.weir, ["--part-target", partTarget]);
-  const [stream] = ready.streams;
-  const encoder = pushPicture(`${ready.origin.rtmp}/${stream.key}`, options.seconds + SPARE_SECONDS);
-  await untilLive(stream.playback.llhls, encoder);
+  const { ready, stream } = await broadcast(options.weir, {
+    more: ["--part-target", partTarget],
+    seconds: options.seconds,
+    warmUp: options["warm-up"],
+  });
   const address = new URL(stream.playback.llhls);
   const url = options.tls ? new URL(address.pathname, ready.edge.https).href : address.href;
   return { ...(await measure({ url, player, seconds: options.seconds, insecure: true })), partTarget };

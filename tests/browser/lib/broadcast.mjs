@@ -8,6 +8,8 @@ import { Process, within } from "./processes.mjs";
 const PICTURE = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../../picture");
 const READY_TIMEOUT_MS = 30_000;
 const LIVE_TIMEOUT_MS = 20_000;
+/** Everything besides watching: start, first part, browser start, stop. */
+export const OVERHEAD_SECONDS = 90;
 
 /**
  * `weir up --ephemeral --json`: resolves with its ready line.
@@ -31,8 +33,8 @@ export async function startWeir(binary, more = []) {
  * Pushes a live picture with Debian's ffmpeg (720p30, a key frame each second) until stopped or `seconds` are over.
  * @param {string} rtmp where to, `rtmp://host:port/app/key`
  */
-export function pushPicture(rtmp, seconds) {
-  const python = process.env.PYTHON ?? "python3";
+function pushPicture(rtmp, seconds) {
+  const python = process.env.PYTHON ?? "/usr/bin/python3";
   const options = ["--size", "1280x720", "--fps", "30", "--gop", "1", "--preset", "ultrafast", "--seconds", String(seconds)];
   return new Process("encoder", python, [path.join(PICTURE, "gen.py"), "live", "--url", rtmp, ...options]);
 }
@@ -60,6 +62,16 @@ export async function untilLive(url, encoder) {
     .finally(() => {
       over = true;
     });
+}
+
+/** A live stream for `seconds`, with time to spare around them: Weir, an encoder, `warmUp` seconds of history. */
+export async function broadcast(binary, { more = [], seconds, warmUp = 0 }) {
+  const { ready } = await startWeir(binary, more);
+  const [stream] = ready.streams;
+  const encoder = pushPicture(`${ready.origin.rtmp}/${stream.key}`, warmUp + seconds + OVERHEAD_SECONDS);
+  const liveAfterMs = await untilLive(stream.playback.llhls, encoder);
+  await pause(warmUp * 1000);
+  return { ready, stream, encoder, liveAfterMs };
 }
 
 /** What is still missing of the stream at `url`, or null when it is playable. */
