@@ -2,6 +2,8 @@
 //! single requests.
 
 mod coalesce;
+mod cut;
 mod origin;
 mod outage;
+mod relay;
 mod site;
