@@ -7,3 +7,5 @@ mod origin;
 mod outage;
 mod relay;
 mod site;
+mod tls;
+mod unknown;

@@ -40,6 +40,10 @@ pub(crate) struct Stage {
     pub(crate) ended: bool,
     /// Delta updates are those of another life.
     pub(crate) broken_deltas: bool,
+    /// Nobody broadcasts here.
+    pub(crate) off_air: bool,
+    /// Requests are taken and never answered.
+    pub(crate) hangs: bool,
 }
 
 impl Stage {
@@ -52,6 +56,8 @@ impl Stage {
             withheld_from: u64::MAX,
             ended: false,
             broken_deltas: false,
+            off_air: false,
+            hangs: false,
         }
     }
 
@@ -234,8 +240,11 @@ impl Handler for Deliver {
     async fn handle(&self, _: Peer, request: Parts) -> Response<Body> {
         let asked = request.uri.path_and_query().unwrap().to_string();
         *self.counts.lock().unwrap().entry(asked).or_default() += 1;
+        // Fails only if the origin ends.
+        let _ = self.stage.clone().wait_for(|stage| !stage.hangs).await;
+        let off_air = self.stage.borrow().off_air;
         let no_such = || respond::refusal(StatusCode::NOT_FOUND, "not_found", "no such object");
-        let Some(address) = Address::parse(request.uri.path()).filter(|a| a.key.as_str() == "show") else {
+        let Some(address) = Address::parse(request.uri.path()).filter(|a| a.key.as_str() == "show" && !off_air) else {
             return no_such();
         };
         match address.object {

@@ -3,16 +3,26 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 use weir_shared::hls::write;
 
 use crate::{
     origin::{FakeOrigin, Stage, TARGET_DURATION},
-    site::{Site, until},
+    site::{Answer, Site, until},
 };
 
 fn stage() -> Stage {
     Stage::new("aa", 1000)
+}
+
+/// A refusal that passes by itself, as any page may read it.
+fn assert_refused_for_now(refused: &Answer) {
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_ne!(refused.header("retry-after"), "");
+    assert_eq!(refused.header("access-control-allow-origin"), "*");
+    assert_eq!(refused.header("cache-control"), "no-store");
+    let json: serde_json::Value = serde_json::from_str(&refused.text()).unwrap();
+    assert!(json["error"]["code"].is_string(), "{json}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -30,8 +40,7 @@ async fn an_origin_dies_and_returns() {
     let died = Instant::now();
     let addr = origin.die();
     let refused = held.await.unwrap();
-    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(!refused.header("retry-after").is_empty());
+    assert_refused_for_now(&refused);
     assert!(died.elapsed() < TARGET_DURATION * 3 + Duration::from_millis(500));
     until("plain requests are told, too", async || {
         site.viewer.object("video.m3u8").await.status == StatusCode::SERVICE_UNAVAILABLE
@@ -60,6 +69,32 @@ async fn an_origin_dies_and_returns() {
         old.part(first),
         "old names are served while they are remembered"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_origin_that_hangs_is_not_waited_for_longer_than_a_hold() {
+    let origin = FakeOrigin::start(stage());
+    let site = Site::new(origin.addr).await;
+    let before = site.viewer.object("video.m3u8").await.text();
+    let reload = format!("video.m3u8?{}", origin.stage().next());
+    // The request for the next part is under way already and stays so: nothing is published.
+    origin.change(|s| s.hangs = true);
+    let asked = Instant::now();
+    let (waiting, hinted) = tokio::join!(site.viewer.object(&reload), site.viewer.object("aa/video/p42.m4s"));
+    for refused in [waiting, hinted] {
+        assert_refused_for_now(&refused);
+    }
+    let waited = asked.elapsed();
+    assert!(
+        waited >= TARGET_DURATION * 3 && waited < TARGET_DURATION * 3 + Duration::from_millis(800),
+        "{waited:?}"
+    );
+    // Whoever joins meanwhile gets what was last known to be true.
+    assert_eq!(site.viewer.object("video.m3u8").await.text(), before);
+    origin.change(|s| s.hangs = false);
+    origin.publish();
+    let answer = site.viewer.object(&reload).await;
+    assert_eq!(answer.text(), write::write(&origin.stage().playlist()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,16 +147,26 @@ async fn the_end_of_a_stream_releases_all_holds() {
     let origin = FakeOrigin::start(stage());
     let site = Site::new(origin.addr).await;
     site.viewer.object("video.m3u8").await;
-    let (viewer, reload) = (site.viewer.another(), format!("video.m3u8?{}", origin.stage().next()));
-    let held = tokio::spawn(async move { viewer.object(&reload).await });
-    site.until_metric("weir_edge_holding", 1).await;
+    let mut held = JoinSet::new();
+    let wanted = [
+        &origin.stage().next(),
+        "_HLS_msn=1010",
+        "_HLS_msn=1011",
+        "_HLS_msn=1011&_HLS_part=2",
+    ];
+    for query in wanted.repeat(10) {
+        let (viewer, reload) = (site.viewer.another(), format!("video.m3u8?{query}"));
+        held.spawn(async move { viewer.object(&reload).await });
+    }
+    site.until_metric("weir_edge_holding", 40).await;
     origin.change(|s| {
         s.parts += 2;
         s.ended = true;
     });
-    let answer = held.await.unwrap();
-    assert_eq!(answer.status, StatusCode::OK);
-    assert!(answer.text().ends_with("#EXT-X-ENDLIST\n"), "{}", answer.text());
+    for answer in held.join_all().await {
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(answer.text().ends_with("#EXT-X-ENDLIST\n"), "{}", answer.text());
+    }
     let far = site.viewer.object("video.m3u8?_HLS_msn=99999").await;
     assert_eq!(far.status, StatusCode::OK, "directives are ignored now");
     assert_eq!(
@@ -154,7 +199,5 @@ async fn an_edge_that_shuts_down_leaves_nobody_waiting() {
     let begin = Instant::now();
     site.edge.shutdown().await;
     assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
-    let refused = held.await.unwrap();
-    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(!refused.header("retry-after").is_empty());
+    assert_refused_for_now(&held.await.unwrap());
 }

@@ -26,11 +26,15 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn new(origin: SocketAddr) -> Self {
-        Self::with_idle(origin, Duration::from_secs(30)).await
+        Self::configured(origin, |_| ()).await
     }
 
     /// `idle`: how long a rendition is followed after the last request for it.
     pub(crate) async fn with_idle(origin: SocketAddr, idle: Duration) -> Self {
+        Self::configured(origin, |config| config.follow.idle = HumanDuration(idle)).await
+    }
+
+    pub(crate) async fn configured(origin: SocketAddr, change: impl FnOnce(&mut Config)) -> Self {
         let free = || Listen {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
         };
@@ -41,7 +45,7 @@ impl Site {
             origins: vec![format!("http://{origin}")],
             ..Config::default()
         };
-        config.follow.idle = HumanDuration(idle);
+        change(&mut config);
         let edge = Edge::start(config).await.unwrap();
         Self {
             viewer: Viewer::new(edge.http.unwrap()),
@@ -50,7 +54,7 @@ impl Site {
         }
     }
 
-    /// The value of a metric without labels.
+    /// The value of a metric, named with its labels.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         let text = self.admin.get("/metrics").await.text();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
