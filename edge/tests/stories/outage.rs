@@ -99,19 +99,21 @@ async fn an_origin_that_hangs_is_not_waited_for_longer_than_a_hold() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_outage_only_makes_a_hold_longer() {
-    let origin = FakeOrigin::start(stage());
-    let site = Site::new(origin.addr).await;
-    site.viewer.object("video.m3u8").await;
-    let mut later = origin.stage();
-    let (viewer, reload) = (site.viewer.another(), format!("video.m3u8?{}", later.next()));
-    let held = tokio::spawn(async move { viewer.object(&reload).await });
-    site.until_metric("weir_edge_holding", 1).await;
-    let addr = origin.die();
-    later.parts += 3;
-    let expected = write::write(&later.playlist());
-    let _origin = FakeOrigin::start_at(addr, later);
-    let answer = held.await.unwrap();
-    assert_eq!((answer.status, answer.text()), (StatusCode::OK, expected));
+    let mut same_life = stage();
+    same_life.parts += 3;
+    for later in [same_life, Stage::new("bb", 2000)] {
+        let origin = FakeOrigin::start(stage());
+        let site = Site::new(origin.addr).await;
+        site.viewer.object("video.m3u8").await;
+        let (viewer, reload) = (site.viewer.another(), format!("video.m3u8?{}", origin.stage().next()));
+        let held = tokio::spawn(async move { viewer.object(&reload).await });
+        site.until_metric("weir_edge_holding", 1).await;
+        let addr = origin.die();
+        let expected = write::write(&later.playlist());
+        let _origin = FakeOrigin::start_at(addr, later);
+        let answer = held.await.unwrap();
+        assert_eq!((answer.status, answer.text()), (StatusCode::OK, expected));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
