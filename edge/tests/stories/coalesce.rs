@@ -57,6 +57,9 @@ async fn two_hundred_viewers_cost_one_request_per_object() {
         }
         assert_eq!(all.join_all().await, vec![StatusCode::OK; 20], "{path}");
     }
+    let late = site.viewer.object("video.m3u8?_HLS_msn=1003&_HLS_part=1").await;
+    assert_eq!(late.text(), write::write(&origin.stage().playlist()));
+    assert_eq!(origin.asked("_HLS_msn=1003&_HLS_part=1"), 0, "answered from memory");
     assert_eq!(origin.asked_twice(), vec![], "each object is asked for once");
     assert_eq!(origin.asked("/video.m3u8"), 1, "the full playlist is needed once");
 }

@@ -136,6 +136,8 @@ async fn a_playlist_that_goes_back_is_not_shown() {
     let origin = FakeOrigin::start(stage());
     let site = Site::new(origin.addr).await;
     let shown = site.viewer.object("video.m3u8").await.text();
+    let update = format!("{}&_HLS_skip=YES", origin.stage().next());
+    until("the edge waits for news", async || origin.asked(&update) == 1).await;
     let addr = origin.die();
     let mut lagging = stage();
     lagging.parts -= 5;
@@ -174,6 +176,12 @@ async fn the_end_of_a_stream_releases_all_holds() {
     assert_eq!(
         site.viewer.object("aa/video/p43.m4s").await.body,
         origin.stage().part(43)
+    );
+    site.until_metric("weir_edge_followers", 0).await;
+    assert_eq!(
+        origin.asked_twice(),
+        vec![],
+        "there is no news to ask for after the end"
     );
 }
 

@@ -54,11 +54,11 @@ impl Site {
         }
     }
 
-    /// The value of a metric, named with its labels.
+    /// The value of a metric, named with its labels; one that has not counted yet is 0.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         let text = self.admin.get("/metrics").await.text();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap().parse().unwrap()
+        line.map_or(0, |value| value.parse().unwrap())
     }
 
     /// Waits until a metric has a value.
