@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tokio::{task::JoinSet, time::timeout};
-use weir_shared::hls::write;
+use weir_shared::{config::ByteSize, hls::write};
 
 use crate::{
     origin::{FakeOrigin, Stage},
@@ -149,6 +149,28 @@ async fn a_segment_is_put_together_from_parts_that_are_here() {
         assert_eq!(site.viewer.object(&name).await.body, origin.stage().segment(msn));
         assert_eq!(origin.asked(&name), fetched, "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_live_stays_when_memory_is_full() {
+    let origin = FakeOrigin::start(stage());
+    let site = Site::configured(origin.addr, |config| config.cache.max_bytes = ByteSize(1)).await;
+    site.viewer.object("video.m3u8").await;
+    let mut published = vec![];
+    for _ in 0..5 {
+        let reload = format!("video.m3u8?{}", origin.stage().next());
+        published.push(origin.publish());
+        site.viewer.object(&reload).await;
+    }
+    for number in published.repeat(2) {
+        let part = site.viewer.object(&format!("aa/video/p{number}.m4s")).await;
+        assert_eq!(part.body, origin.stage().part(number));
+    }
+    assert_eq!(
+        origin.asked_twice(),
+        vec![],
+        "the store keeps nothing, the view all that is live"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
