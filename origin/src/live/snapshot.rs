@@ -106,7 +106,7 @@ impl Snapshot {
                 uri: self.name(MediaObject::Part(self.edge.next_part)),
             })
         };
-        let independent_segments = self.window.listed().all(|s| s.independent);
+        let independent_segments = self.window.all_independent();
         let mut playlist = MediaPlaylist {
             version: 9,
             target_duration_seconds: settings.target_duration_seconds,

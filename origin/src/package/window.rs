@@ -195,6 +195,11 @@ impl Window {
         self.open.as_ref()
     }
 
+    /// Whether every segment that is listed, and the one being made, begins with an independent frame.
+    pub fn all_independent(&self) -> bool {
+        self.listed().all(|s| s.independent) && self.open.as_ref().is_none_or(|open| open.independent)
+    }
+
     /// A complete segment, listed or only kept.
     pub fn segment(&self, msn: MediaSequence) -> Option<&Arc<Segment>> {
         let first = self.nth(0)?.msn;
