@@ -117,6 +117,37 @@ async fn a_short_outage_only_makes_a_hold_longer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_origin_takes_over() {
+    let (first, second) = (FakeOrigin::start(stage()), FakeOrigin::start(stage()));
+    let both = [&first, &second].map(|origin| format!("http://{}", origin.addr));
+    let site = Site::configured(first.addr, |config| config.origins = both.to_vec()).await;
+    site.viewer.object("video.m3u8").await;
+    let (viewer, reload) = (site.viewer.another(), format!("video.m3u8?{}", first.stage().next()));
+    let held = tokio::spawn(async move { viewer.object(&reload).await });
+    site.until_metric("weir_edge_holding", 1).await;
+    assert_eq!(second.asked(".m3u8"), 0, "the second is there for need only");
+    let addr = first.die();
+    let number = second.publish();
+    let answer = held.await.unwrap();
+    assert_eq!(
+        (answer.status, answer.text()),
+        (StatusCode::OK, write::write(&second.stage().playlist()))
+    );
+    // The first is back and has nothing to play: that is not the last word.
+    let _first = FakeOrigin::start_at(
+        addr,
+        Stage {
+            off_air: true,
+            ..stage()
+        },
+    );
+    let old = site.viewer.object("aa/video/1003.m4s").await;
+    assert_eq!(old.body, second.stage().segment(1003));
+    let part = site.viewer.object(&format!("aa/video/p{number}.m4s")).await;
+    assert_eq!(part.body, second.stage().part(number));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn updates_that_do_not_fit_lead_to_the_full_playlist() {
     let origin = FakeOrigin::start(stage());
     let site = Site::new(origin.addr).await;

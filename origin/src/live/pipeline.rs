@@ -451,11 +451,13 @@ impl Pipeline {
 /// EXT-X-SERVER-CONTROL: distances from the live end that keep a player out of trouble (section 4.4.3.8).
 fn server_control(target_duration_seconds: u32, longest_part: Duration) -> ServerControl {
     let target = Duration::from_secs(u64::from(target_duration_seconds));
+    // In whole milliseconds: never a hair below three parts as they are declared.
+    let part_hold_back = Duration::from_millis(longest_part.as_millis() as u64 * 3 + 1);
     ServerControl {
         can_block_reload: true,
         can_skip_until: Some(target * 6),
         hold_back: Some(target * 3),
-        part_hold_back: Some(longest_part * 3),
+        part_hold_back: Some(part_hold_back),
     }
 }
 
