@@ -118,7 +118,7 @@ impl Stream {
                 can_block_reload: true,
                 can_skip_until: Some(Duration::from_secs(12)),
                 hold_back: None,
-                part_hold_back: Some(PART * 3),
+                part_hold_back: Some(Duration::from_millis(1502)),
             },
         };
         let edge = LiveEdge {

@@ -316,7 +316,7 @@ fn an_even_rhythm_ends_the_segment_together_with_its_last_part() {
 #[test]
 fn a_key_frame_that_does_not_come_as_foretold_leaves_a_segment_that_says_so() {
     // Every second, then every four.
-    let key = |n: u64| n < 240 && n % 30 == 0 || n % 120 == 0;
+    let key = |n: u64| n < 240 && n.is_multiple_of(30) || n.is_multiple_of(120);
     let starts: Vec<(u64, bool)> = events(600, key)
         .iter()
         .filter_map(|(n, output)| match output {
@@ -333,7 +333,7 @@ fn a_key_frame_that_does_not_come_as_foretold_leaves_a_segment_that_says_so() {
         first, None,
         "a key frame is due at 270, where no segment may end: {starts:?}"
     );
-    let broken = |n: u64| n < 240 && n % 60 == 0 || n == 330;
+    let broken = |n: u64| n < 240 && n.is_multiple_of(60) || n == 330;
     let starts: Vec<(u64, bool)> = events(360, broken)
         .iter()
         .filter_map(|(n, output)| match output {

@@ -32,7 +32,7 @@ use crate::package::{
 /// floating point to the wrong side makes it reset its decoder in the middle of a group of pictures, and a second of
 /// picture is missing. A sum that runs ahead of `tfdt` by a hair can't err to that side; EXTINF, which is exact, puts
 /// it right at each segment.
-fn declared(duration: Duration) -> Duration {
+pub(super) fn declared(duration: Duration) -> Duration {
     let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     Duration::from_micros(micros.saturating_add(1))
 }
