@@ -14,9 +14,9 @@ class Media:
         self.track = None
         self.parts = {}  # (msn, index) → (start, end) in seconds of media time
         self.segments = {}  # msn → (start, end, bytes)
-        self.dates = {}  # msn → program date minus media time, seconds
+        self.shown = {}  # (msn, index) → presentation time of the first picture, seconds
+        self.dates = {}  # msn → program date minus presentation time, seconds
         self.frame_seconds = []  # durations of samples
-        self.duration_of = {}
 
 
 def judge(observer, report):
@@ -38,6 +38,7 @@ def judge(observer, report):
         fragments = read[key]
         start, end = judge_part(key, fragments, listed.get(key), init, report)
         media.parts[key] = (start, end)
+        media.shown[key] = min((first_shown(f) / init.tracks[f.track].timescale for f in fragments if f.track in init.tracks and f.samples), default=start)
         media.frame_seconds += [s.duration / media.track.timescale for f in fragments for s in f.samples if f.track == media.track.id]
         follows = previous and (previous == (key[0], key[1] - 1) or key[1] == 0 and previous[0] == key[0] - 1)
         for fragment in fragments:
@@ -52,8 +53,8 @@ def judge(observer, report):
     for msn in sorted(observer.segments):
         judge_segment(msn, observer, init, complete.get(msn), read, media, report)
     for msn, date in dates.items():
-        if msn in media.segments or (msn, 0) in media.parts:
-            media.dates[msn] = date - (media.parts[msn, 0][0] if (msn, 0) in media.parts else media.segments[msn][0])
+        if (msn, 0) in media.shown:
+            media.dates[msn] = date - media.shown[msn, 0]
     for a, b in zip(sorted(media.dates), sorted(media.dates)[1:]):
         report.check("MD-17", abs(media.dates[a] - media.dates[b]) <= 0.05, f"program date against media time moved by {media.dates[b] - media.dates[a]:+.3f} s at segment {b}")
     pace(observer, media, report)
@@ -96,6 +97,16 @@ def fragments_of(title, fetched, init, report):
             report.check("MD-24", fragment.nal_fault is None, f"{title}: {fragment.nal_fault}")
             report.check("MD-14", all(s.sync == s.idr for s in fragment.samples), f"{title}: sync flags {[s.sync for s in fragment.samples]}, IDR {[s.idr for s in fragment.samples]}")
     return fragments
+
+
+def first_shown(fragment):
+    """Presentation time of the earliest picture, in ticks: with B-frames later than the decode time."""
+    at, earliest = fragment.base_time or 0, None
+    for sample in fragment.samples:
+        shown = at + sample.composition
+        earliest = shown if earliest is None else min(earliest, shown)
+        at += sample.duration
+    return earliest
 
 
 def judge_part(key, fragments, listed, init, report):

@@ -247,6 +247,10 @@ class Bytes(unittest.TestCase):
             with self.subTest(rule):
                 self.assertIn(rule, report.failed())
 
+    def test_program_dates_follow_presentation_not_decoding(self):
+        reordered = boxes.Fragment(1, 1, 90_000, True, False, [boxes.Sample(3000, 1, True, 6000), boxes.Sample(3000, 1, False, 9000), boxes.Sample(3000, 1, False, 0)], True)
+        self.assertEqual(judge_media.first_shown(reordered), 96_000)
+
     def test_cut_off_bytes_are_malformed_and_never_an_error_of_the_checker(self):
         for whole, read in ((init_section(), boxes.init), (self.first, lambda data: boxes.fragments(data, boxes.init(init_section()).tracks))):
             for end in range(len(whole)):
