@@ -17,6 +17,7 @@ import judge_media
 import judge_playlists
 import judge_together
 import playlist as hls
+from metronome import Metronome
 from observe import Observer
 from probe import Prober, after_the_end, multivariant_headers
 from rules import LEVELS, Report
@@ -50,7 +51,9 @@ def main():
         nothing(f"{options.url} names no media playlist")
 
     report = Report(exceptions=options.exceptions)
-    observers = [Observer(urllib.parse.urlsplit(url).path.rsplit("/", 1)[-1], url, options.insecure) for url in urls]
+    metronome = Metronome()
+    metronome.start()
+    observers = [Observer(urllib.parse.urlsplit(url).path.rsplit("/", 1)[-1], url, options.insecure, metronome) for url in urls]
     watch(observers, multivariant, report, options)
     judge(observers, multivariant, report)
 

@@ -23,9 +23,10 @@ HINT_EVERY = 5
 class Observer(threading.Thread):
     """Follows `url` with blocking reloads until `stop` is set, fetching each part and segment the moment it is listed."""
 
-    def __init__(self, name, url, insecure):
+    def __init__(self, name, url, insecure, metronome):
         super().__init__(daemon=True, name=name)
         self.url = url
+        self.metronome = metronome
         self.insecure = insecure
         self.client = Client(insecure)
         self.stop = threading.Event()
