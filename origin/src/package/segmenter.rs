@@ -193,7 +193,8 @@ impl TrackSegmenter {
     /// The leading track begins a segment at this presentation time: end this one at the first sample boundary at or
     /// after it, at once if that has passed.
     pub fn cut_at(&mut self, at: MediaTime) {
-        let near = MediaTime::from(self.targets.part).as_nanos();
+        // Half a segment: further off, it is another cut.
+        let near = MediaTime::from(self.targets.segment).as_nanos() / 2;
         if let Some(alone) = self.cut_alone_at.take()
             && (at - alone).as_nanos().abs() <= near
         {
@@ -458,15 +459,19 @@ impl TrackSegmenter {
     }
 
     /// EXT-X-TARGETDURATION is the limit of *rounded* segment durations (section 4.4.3.1): ends the segment when another
-    /// part could lead past it. A following track leaves the leading one a moment longer to decide.
+    /// part could lead past it. A following track goes on to the last frame that fits, whatever part that makes: were its
+    /// parts to decide, it would end before the leading track each time and run ahead of its sequence numbers.
     fn end_segment_if_long(&mut self) {
         let leads = self.mode == Mode::Lead;
         let beyond = if leads { 400 } else { 490 };
         let limit =
             Duration::from_secs(u64::from(self.targets.target_duration_seconds)) + Duration::from_millis(beyond);
         let limit = MediaTime::from(limit).to_ticks(self.scale);
-        let longest = self.part_target_ticks();
-        if self.segment.as_ref().is_none_or(|s| s.duration + longest <= limit) {
+        let fits = |segment: &OpenSegment| match leads {
+            true => segment.duration + self.part_target_ticks() <= limit,
+            false => self.position - segment.start + self.frame_ticks() <= limit,
+        };
+        if self.segment.as_ref().is_none_or(fits) {
             return;
         }
         self.end_segment(leads && !self.is_audio());
