@@ -238,7 +238,7 @@ impl Connection {
 
     fn count(&mut self, event: &Event, repair: Option<crate::ingest::timeline::Repair>) {
         let Event::Frame(frame) = event else { return };
-        let track = frame.track.as_str();
+        let track = frame.track.kind.as_str();
         self.tally.frames += 1;
         self.config.metrics.frames.with_label_values(&[track]).inc();
         if let Some(repair) = repair {

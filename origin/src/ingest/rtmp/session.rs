@@ -50,6 +50,8 @@ pub struct Session {
     replies: Replies,
     demuxer: Demuxer,
     timeline: Timeline,
+    /// When the message that the demuxer works on was taken, in the encoder's milliseconds.
+    timestamp: u32,
     announced: Option<Announced>,
     /// The query after the application name; one after the key goes first.
     app_query: Option<String>,
@@ -83,6 +85,7 @@ impl Session {
             replies: Replies::new(),
             demuxer: Demuxer::new(),
             timeline: Timeline::new(),
+            timestamp: 0,
             announced: None,
             app_query: None,
             received: 0,
@@ -95,6 +98,9 @@ impl Session {
     /// dialogue is over; [`Session::farewell`] then says so to the encoder.
     pub fn next(&mut self, input: &mut BytesMut, now: Instant) -> Result<Option<Step>, End> {
         loop {
+            if let Some(unit) = self.demuxer.poll() {
+                return Ok(Some(self.place(unit, now)));
+            }
             let before = input.len();
             let message = match &mut self.stage {
                 Stage::Handshake(_) if input.is_empty() => return Ok(None),
@@ -107,7 +113,7 @@ impl Session {
             };
             self.received += (before - input.len()) as u64;
             let Some(message) = message else { return Ok(None) };
-            if let Some(step) = self.handle(message, now)? {
+            if let Some(step) = self.handle(message)? {
                 return Ok(Some(step));
             }
         }
@@ -165,7 +171,7 @@ impl Session {
         Ok(())
     }
 
-    fn handle(&mut self, message: Message, now: Instant) -> Result<Option<Step>, End> {
+    fn handle(&mut self, message: Message) -> Result<Option<Step>, End> {
         let wrapped = matches!(message.type_id, message_type::COMMAND_AMF3 | message_type::DATA_AMF3);
         let publishing = matches!(self.stage, Stage::Publishing);
         match message.type_id {
@@ -174,12 +180,14 @@ impl Session {
                 self.obey(command)
             }
             message_type::VIDEO if publishing => {
-                let unit = self.demuxer.video(message.payload)?;
-                Ok(self.place(unit, message.timestamp, now))
+                self.timestamp = message.timestamp;
+                self.demuxer.video(message.payload)?;
+                Ok(None)
             }
             message_type::AUDIO if publishing => {
-                let unit = self.demuxer.audio(message.payload)?;
-                Ok(self.place(unit, message.timestamp, now))
+                self.timestamp = message.timestamp;
+                self.demuxer.audio(message.payload)?;
+                Ok(None)
             }
             message_type::DATA_AMF0 | message_type::DATA_AMF3 if publishing => {
                 let announced = command::parse_metadata(&message.payload, wrapped)?;
@@ -258,17 +266,18 @@ impl Session {
         })
     }
 
-    fn place(&mut self, unit: Unit, timestamp: u32, now: Instant) -> Option<Step> {
+    fn place(&mut self, unit: Unit, now: Instant) -> Step {
         match unit {
-            Unit::Nothing => None,
-            Unit::Dropped(track, reason) => Some(Step::Dropped { track, reason }),
-            Unit::Config(config) => Some(Step::Event {
-                event: Event::Config(config),
+            Unit::Dropped(track, reason) => Step::Dropped { track, reason },
+            Unit::Config(track, config) => Step::Event {
+                event: Event::Config(track, config),
                 repair: None,
-            }),
+            },
             Unit::Frame(raw) => {
-                let placed = self.timeline.place(raw.track, timestamp, raw.composition_ms, now);
-                Some(Step::Event {
+                let placed = self
+                    .timeline
+                    .place(raw.track, self.timestamp, raw.nanos, raw.composition_ms, now);
+                Step::Event {
                     event: Event::Frame(Frame {
                         track: raw.track,
                         dts: placed.dts,
@@ -277,7 +286,7 @@ impl Session {
                         data: raw.data,
                     }),
                     repair: placed.repair,
-                })
+                }
             }
         }
     }
