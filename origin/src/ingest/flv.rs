@@ -26,6 +26,9 @@ use enhanced::{FourCc, Packet, Purpose};
 
 /// Frames of a video track dropped while waiting for its decoder configuration before we give up: ten seconds at 30 fps.
 pub const FRAMES_BEFORE_CONFIG_MAX: u32 = 300;
+/// The FourCCs that Enhanced RTMP messages may have here.
+pub const VIDEO_CODECS: [&str; 3] = ["avc1", "hvc1", "av01"];
+pub const AUDIO_CODECS: [&str; 2] = ["mp4a", "Opus"];
 /// Most tracks of a kind in one publish.
 pub const TRACKS_MAX: usize = 8;
 

@@ -6,6 +6,7 @@
 //! | `session.rs` | the dialogue of one connection: bytes in, replies and steps out |
 //! | `chunk.rs` | chunk streams → messages |
 //! | `amf0.rs` `command.rs` `reply.rs` | what messages say, and what we say back |
+//! | `enhanced.rs` | what we can do of Enhanced RTMP |
 //! | `end.rs` | every way a connection ends |
 //! | `metrics.rs` | what is counted |
 //!
@@ -16,6 +17,7 @@ pub mod amf0;
 pub mod chunk;
 pub mod command;
 pub mod end;
+mod enhanced;
 pub mod metrics;
 mod reply;
 pub mod server;

@@ -210,7 +210,14 @@ impl Session {
 
     fn obey(&mut self, command: Command) -> Result<Option<Step>, End> {
         match (command, &self.stage) {
-            (Command::Connect { transaction, app }, Stage::Shaken) => self.connect(transaction, &app)?,
+            (
+                Command::Connect {
+                    transaction,
+                    app,
+                    enhanced,
+                },
+                Stage::Shaken,
+            ) => self.connect(transaction, &app, enhanced)?,
             (Command::Connect { .. }, _) => return Err(End::OutOfOrder("connect came twice")),
             (Command::Other(_), _) => {}
             (_, Stage::Shaken) => return Err(End::OutOfOrder("connect has to come first")),
@@ -232,7 +239,7 @@ impl Session {
         Ok(None)
     }
 
-    fn connect(&mut self, transaction: f64, app: &str) -> Result<(), End> {
+    fn connect(&mut self, transaction: f64, app: &str, enhanced: bool) -> Result<(), End> {
         let (name, query) = split_query(app);
         if name.trim_end_matches('/') != APP {
             let end = End::UnknownApp(name.chars().take(64).collect());
@@ -241,7 +248,7 @@ impl Session {
         }
         self.app_query = query;
         self.stage = Stage::Connected;
-        self.replies.connected(transaction);
+        self.replies.connected(transaction, enhanced);
         Ok(())
     }
 
