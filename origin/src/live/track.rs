@@ -177,6 +177,13 @@ impl Track {
         self.next_msn
     }
 
+    /// Nothing has come yet, and the leading track has come as far as segment `open`: this one starts there too.
+    pub(super) fn join_at(&mut self, open: MediaSequence) {
+        if self.init_index.is_none() {
+            self.next_msn = self.next_msn.max(open);
+        }
+    }
+
     pub(super) fn media_bytes(&self) -> usize {
         self.window.media_bytes()
     }
