@@ -310,13 +310,12 @@ impl Pipeline {
         self.publish(TrackId::VIDEO, &progress);
     }
 
-    /// The leading track begins a segment: so do those that follow it.
+    /// The leading track begins a segment: so do those that follow it and have begun at all.
     fn cut_audio_at(&mut self, at: MediaTime, clock: &ClockMap) {
-        let followers: Vec<u8> = self
-            .audio
-            .keys()
-            .copied()
-            .filter(|n| self.audio_lead != Some(*n))
+        let begun = self.audio.iter().filter(|(_, audio)| audio.has_begun());
+        let followers: Vec<u8> = begun
+            .map(|(number, _)| *number)
+            .filter(|number| self.audio_lead != Some(*number))
             .collect();
         for number in followers {
             let Some(audio) = self.audio.get_mut(&number) else {
