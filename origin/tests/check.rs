@@ -76,10 +76,10 @@ fn wrong_forms_show_the_place_and_what_belongs_there() {
         ),
         (
             "unknown",
-            "rtmps: {}\n",
+            "rtsp: {}\n",
             [
                 "line 1 column 1",
-                "unknown field `rtmps`",
+                "unknown field `rtsp`",
                 "expected one of http, rtmp, admin",
             ],
         ),
