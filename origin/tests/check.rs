@@ -80,7 +80,7 @@ fn wrong_forms_show_the_place_and_what_belongs_there() {
             [
                 "line 1 column 1",
                 "unknown field `rtsp`",
-                "expected one of http, rtmp, admin",
+                "expected one of http, rtmp",
             ],
         ),
         (
