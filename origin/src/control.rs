@@ -1,0 +1,9 @@
+//! The control plane: streams, keys, plans and their life, kept in a database and offered over REST. Never on the media
+//! path: when it is down, running streams keep running.
+//!
+//! `lifecycle.rs` decides, `store.rs` remembers.
+
+pub mod lifecycle;
+pub mod model;
+pub mod notice;
+pub mod store;
