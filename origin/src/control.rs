@@ -3,7 +3,10 @@
 //!
 //! `lifecycle.rs` decides, `store.rs` remembers.
 
+pub mod events;
+pub mod guard;
 pub mod lifecycle;
 pub mod model;
 pub mod notice;
 pub mod store;
+pub mod webhook;
