@@ -3,6 +3,7 @@
 //!
 //! `lifecycle.rs` decides, `store.rs` remembers.
 
+pub mod delivery;
 pub mod events;
 pub mod guard;
 pub mod lifecycle;
