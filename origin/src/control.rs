@@ -5,5 +5,9 @@
 
 pub mod lifecycle;
 pub mod model;
+pub mod node;
 pub mod notice;
+pub mod secret;
+pub mod service;
 pub mod store;
+pub mod ticket;
