@@ -116,6 +116,8 @@ pub enum Event {
     Input,
     /// Time went by.
     Tick,
+    /// The node itself gave the broadcast up: its grace time ran out, its input went silent, it is shutting the stream.
+    Ended,
     Activate,
     Disable,
     /// Switched off for good: DISABLED, and inactive.
@@ -135,6 +137,7 @@ impl Event {
             Self::Left(_) => "unpublish",
             Self::Input => "input",
             Self::Tick => "tick",
+            Self::Ended => "end",
             Self::Activate => "activate",
             Self::Disable => "disable",
             Self::Delete => "delete",
@@ -208,6 +211,7 @@ impl State {
             Event::Left(slot) => step.left(slot, now, timers),
             Event::Input => step.state.last_input = Some(now).filter(|_| self.phase == Phase::Live),
             Event::Tick => step.tick(now, timers),
+            Event::Ended => step.ended(),
             Event::Activate => step.activate()?,
             Event::Disable => step.disable(),
             Event::Delete => {
@@ -274,6 +278,12 @@ impl Step {
                 self.end(Phase::Disabled, true);
             }
             _ => {}
+        }
+    }
+
+    fn ended(&mut self) {
+        if self.state.status() == Status::Live {
+            self.end(Phase::Disabled, true);
         }
     }
 

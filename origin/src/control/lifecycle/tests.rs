@@ -146,6 +146,7 @@ fn events() -> impl Strategy<Value = Event> {
         slot().prop_map(Event::Left),
         Just(Event::Input),
         Just(Event::Tick),
+        Just(Event::Ended),
         Just(Event::Activate),
         Just(Event::Disable),
         Just(Event::Delete),

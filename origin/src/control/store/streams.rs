@@ -88,11 +88,8 @@ impl Store {
 
     /// Streams of one project, of every status.
     pub async fn count_streams(&self, project: &ProjectId) -> Result<u64, StoreError> {
-        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM streams WHERE project = $1")
-            .bind(project.as_str().to_owned())
-            .fetch_one(self.reader())
-            .await?;
-        Ok(u64::try_from(count).unwrap_or(0))
+        let mut connection = self.reader().acquire().await?;
+        count_streams(&mut connection, project).await
     }
 }
 
@@ -103,6 +100,10 @@ impl Tx {
 
     pub async fn stream_by_key(&mut self, key: &StreamKey) -> Result<Option<Stream>, StoreError> {
         stream_by_key(self.connection(), key).await
+    }
+
+    pub async fn count_streams(&mut self, project: &ProjectId) -> Result<u64, StoreError> {
+        count_streams(self.connection(), project).await
     }
 
     /// Adds a stream. [`StoreError::Taken`] when its id or key exists.
@@ -260,6 +261,14 @@ async fn stream(
         .fetch_optional(connection)
         .await?;
     row.as_ref().map(document).transpose()
+}
+
+async fn count_streams(connection: &mut AnyConnection, project: &ProjectId) -> Result<u64, StoreError> {
+    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM streams WHERE project = $1")
+        .bind(project.as_str().to_owned())
+        .fetch_one(connection)
+        .await?;
+    Ok(u64::try_from(count).unwrap_or(0))
 }
 
 async fn stream_by_key(connection: &mut AnyConnection, key: &StreamKey) -> Result<Option<Stream>, StoreError> {
