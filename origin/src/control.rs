@@ -3,6 +3,8 @@
 //!
 //! `lifecycle.rs` decides, `store.rs` remembers.
 
+pub mod addresses;
+pub mod api;
 pub mod lifecycle;
 pub mod model;
 pub mod node;
