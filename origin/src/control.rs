@@ -3,6 +3,8 @@
 //!
 //! `lifecycle.rs` decides, `store.rs` remembers.
 
+pub mod addresses;
+pub mod api;
 pub mod delivery;
 pub mod events;
 pub mod guard;

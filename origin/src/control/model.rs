@@ -80,6 +80,8 @@ impl Default for Settings {
 /// Shortest and default DVR window, in seconds.
 pub const DVR_SECONDS_MIN: u32 = 30;
 pub const DVR_SECONDS_DEFAULT: u32 = 3600;
+/// Longest DVR window that any plan may allow, in seconds.
+pub const DVR_SECONDS_MAX: u32 = 86_400;
 /// Longest name and client user id, in characters.
 pub const NAME_CHARS: usize = 200;
 /// Longest pull address, in characters.
@@ -136,6 +138,9 @@ pub struct Credentials {
     pub password: String,
     /// For `?t=<token>`.
     pub token: String,
+    /// Open the backup slot, with the same user name.
+    pub backup_password: String,
+    pub backup_token: String,
     /// SRT: 10 to 79 characters.
     pub passphrase: String,
     /// Signs playback policies.

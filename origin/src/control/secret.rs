@@ -31,19 +31,25 @@ pub fn stream_id() -> Result<StreamId, InvalidName> {
 }
 
 pub fn credentials() -> Credentials {
-    let (username, password) = push_credentials();
     Credentials {
-        username,
-        password,
+        username: username(),
+        password: password(),
         token: token(),
+        backup_password: password(),
+        backup_token: token(),
         passphrase: random(24),
         playback_secret: playback_secret(),
     }
 }
 
-/// User name and password of a push.
-pub fn push_credentials() -> (String, String) {
-    (format!("u{}", random(6)), random(24))
+/// User name of a push.
+pub fn username() -> String {
+    format!("u{}", random(6))
+}
+
+/// Password of a push.
+pub fn password() -> String {
+    random(24)
 }
 
 /// For `?t=<token>`.

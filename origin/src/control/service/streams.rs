@@ -139,17 +139,20 @@ impl Control {
     /// New user name and password; a publisher that is connected stays, unless the stream says otherwise.
     pub async fn rotate_push(&self, project: &ProjectId, id: &StreamId) -> Result<Stream, Refused> {
         self.rotate(project, id, |stream| {
-            let (username, password) = secret::push_credentials();
-            stream.credentials.username = username;
-            stream.credentials.password = password;
+            stream.credentials.username = secret::username();
+            stream.credentials.password = secret::password();
+            stream.credentials.backup_password = secret::password();
         })
         .await
     }
 
     /// A new `?t=` token; the old one is refused from now on.
     pub async fn regenerate_token(&self, project: &ProjectId, id: &StreamId) -> Result<Stream, Refused> {
-        self.rotate(project, id, |stream| stream.credentials.token = secret::token())
-            .await
+        self.rotate(project, id, |stream| {
+            stream.credentials.token = secret::token();
+            stream.credentials.backup_token = secret::token();
+        })
+        .await
     }
 
     async fn rotate(

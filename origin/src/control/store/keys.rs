@@ -65,8 +65,20 @@ impl Tx {
         Ok(())
     }
 
-    /// False when there is no such key. Revoking twice keeps the first moment.
-    pub async fn revoke_key(&mut self, id: &str, at: Millis) -> Result<bool, StoreError> {
+    /// False when the project has no such key. Revoking twice keeps the first moment.
+    pub async fn revoke_key(&mut self, project: &ProjectId, id: &str, at: Millis) -> Result<bool, StoreError> {
+        let revoked =
+            sqlx::query("UPDATE api_keys SET revoked_at = COALESCE(revoked_at, $1) WHERE id = $2 AND project = $3")
+                .bind(at)
+                .bind(id.to_owned())
+                .bind(project.as_str().to_owned())
+                .execute(self.connection())
+                .await?;
+        Ok(revoked.rows_affected() > 0)
+    }
+
+    /// The same for a key of any project, or of all: for the operator's command line.
+    pub async fn revoke_any_key(&mut self, id: &str, at: Millis) -> Result<bool, StoreError> {
         let revoked = sqlx::query("UPDATE api_keys SET revoked_at = COALESCE(revoked_at, $1) WHERE id = $2")
             .bind(at)
             .bind(id.to_owned())

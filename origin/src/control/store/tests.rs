@@ -1,7 +1,8 @@
 use super::*;
 use crate::control::{
     lifecycle::State,
-    model::{Credentials, DEFAULT, Settings, Stream},
+    model::{DEFAULT, Settings, Stream},
+    secret,
 };
 
 fn stream(key: &str) -> Stream {
@@ -11,13 +12,7 @@ fn stream(key: &str) -> Stream {
         key: key.parse().expect("a key"),
         state: State::default(),
         settings: Settings::default(),
-        credentials: Credentials {
-            username: "u".into(),
-            password: "p".into(),
-            token: "t".into(),
-            passphrase: "passphrase".into(),
-            playback_secret: "s".into(),
-        },
+        credentials: secret::credentials(),
         version: 1,
         created_at: 1,
         updated_at: 1,
