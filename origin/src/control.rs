@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod api;
+pub mod api_webhooks;
 pub mod delivery;
 pub mod events;
 pub mod guard;
@@ -14,6 +15,7 @@ pub mod node;
 pub mod notice;
 pub mod secret;
 pub mod service;
+pub mod sse;
 pub mod store;
 pub mod ticket;
 pub mod webhook;

@@ -19,9 +19,10 @@ use weir_origin::control::{
     },
     guard::Guard,
     lifecycle::State,
-    model::{Credentials, DEFAULT, Settings as StreamSettings, Stream},
+    model::{DEFAULT, Settings as StreamSettings, Stream},
     notice::{Notice, Outbox as _},
-    store::{Millis, Store},
+    secret,
+    store::{self, Millis, Store},
 };
 use weir_shared::id::ProjectId;
 
@@ -101,12 +102,12 @@ pub fn poster() -> anyhow::Result<Poster> {
 }
 
 impl Control {
-    /// On a database; the clock stands at a fixed time until it is turned.
+    /// On a database; the clock stands where it is until it is turned.
     pub async fn open(url: &str) -> anyhow::Result<Self> {
         Ok(Self {
             store: Store::open(url).await?,
             metrics: Arc::new(Metrics::new(&prometheus::Registry::new())?),
-            now: Arc::new(AtomicI64::new(1_795_000_000_000)),
+            now: Arc::new(AtomicI64::new(store::now())),
         })
     }
 
@@ -193,13 +194,7 @@ pub fn stream(key: &str, at: Millis) -> anyhow::Result<Stream> {
             name: format!("stream {key}"),
             ..StreamSettings::default()
         },
-        credentials: Credentials {
-            username: "user".to_owned(),
-            password: "password".to_owned(),
-            token: "token".to_owned(),
-            passphrase: "passphrase".to_owned(),
-            playback_secret: "secret".to_owned(),
-        },
+        credentials: secret::credentials(),
         version: 1,
         created_at: at,
         updated_at: at,

@@ -5,9 +5,11 @@
 //! | [`site`] | origins and edges on free ports, broadcasts into them |
 //! | [`control`] | a control plane without an origin: a database, streams, a clock to turn |
 //! | [`receiver`] | a webhook receiver that answers as it is told |
+//! | [`rest`] | calls of the REST API, and its event feed |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
 
 pub mod client;
 pub mod control;
 pub mod receiver;
+pub mod rest;
 pub mod site;

@@ -270,7 +270,7 @@ async fn an_endpoint_gets_what_it_asked_for_and_nothing_while_it_is_switched_off
         Receiver::start(Manner::Status(200)).await?,
     );
     let mut endpoint = Endpoint::new(project()?, some.url(), control.now());
-    endpoint.filter = Filter::new(vec!["broadcasting.*".to_owned(), "stream.live".to_owned()])?;
+    endpoint.filter = Filter::new(["broadcasting.*".parse()?, "stream.live".parse()?]);
     endpoint.add(&control.store).await?;
     let mut endpoint = Endpoint::new(project()?, off.url(), control.now());
     endpoint.active = false;

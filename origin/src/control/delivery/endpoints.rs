@@ -22,14 +22,20 @@ pub const ENDPOINTS_PER_PROJECT: i64 = 16;
 pub struct EndpointId(String);
 
 impl EndpointId {
-    /// Any text: one that names no endpoint finds none.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+    /// `None`: no endpoint can have this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        is_name(text).then(|| Self(text.to_owned()))
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether a text could be an id of ours: others are not looked for.
+pub(super) fn is_name(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    text.len() <= 64 && text.bytes().all(plain)
 }
 
 impl fmt::Display for EndpointId {
@@ -66,6 +72,8 @@ impl fmt::Debug for Endpoint {
 pub enum NotAdded {
     #[error("the project has {ENDPOINTS_PER_PROJECT} webhook endpoints, no more are possible")]
     TooMany,
+    #[error("there is no such project")]
+    NoProject,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -89,11 +97,14 @@ impl Endpoint {
     pub async fn add(&self, store: &Store) -> Result<(), NotAdded> {
         let mut tx = store.begin().await?;
         // Two at once can't both see room: on SQLite there is one writer, on PostgreSQL the project's row is locked.
-        sqlx::query("UPDATE projects SET name = name WHERE id = $1")
+        let project = sqlx::query("UPDATE projects SET name = name WHERE id = $1")
             .bind(self.project.as_str().to_owned())
             .execute(tx.connection())
             .await
             .map_err(StoreError::from)?;
+        if project.rows_affected() == 0 {
+            return Err(NotAdded::NoProject);
+        }
         let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM webhook_endpoints WHERE project = $1")
             .bind(self.project.as_str().to_owned())
             .fetch_one(tx.connection())
@@ -125,15 +136,14 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Reads an endpoint, lets `change` change it and keeps what it made. `None`: no such endpoint. What `change` refuses
-    /// changes nothing.
-    pub async fn update<E: From<StoreError>>(
+    /// Reads an endpoint, lets `change` change it and keeps what it made. `None`: no such endpoint.
+    pub async fn update(
         store: &Store,
         project: &ProjectId,
         id: &EndpointId,
         at: Millis,
-        change: impl FnOnce(&mut Self) -> Result<(), E>,
-    ) -> Result<Option<Self>, E> {
+        change: impl FnOnce(&mut Self),
+    ) -> Result<Option<Self>, StoreError> {
         let mut tx = store.begin().await?;
         // Written before it is read: two changes at once wait for one another.
         let touched = sqlx::query("UPDATE webhook_endpoints SET updated_at = $1 WHERE id = $2 AND project = $3")
@@ -141,18 +151,16 @@ impl Endpoint {
             .bind(id.as_str().to_owned())
             .bind(project.as_str().to_owned())
             .execute(tx.connection())
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         if touched.rows_affected() == 0 {
             return Ok(None);
         }
         let row = sqlx::query("SELECT * FROM webhook_endpoints WHERE id = $1")
             .bind(id.as_str().to_owned())
             .fetch_one(tx.connection())
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         let mut endpoint = Self::from_row(&row)?;
-        change(&mut endpoint)?;
+        change(&mut endpoint);
         sqlx::query(
             "UPDATE webhook_endpoints SET url = $1, description = $2, filter = $3, secret = $4, active = $5 \
              WHERE id = $6",
@@ -164,8 +172,7 @@ impl Endpoint {
         .bind(i64::from(endpoint.active))
         .bind(id.as_str().to_owned())
         .execute(tx.connection())
-        .await
-        .map_err(StoreError::from)?;
+        .await?;
         tx.commit().await?;
         Ok(Some(endpoint))
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Row as _, any::AnyRow};
 use utoipa::ToSchema;
 
-use super::{Endpoint, EndpointId, Metrics, Outcome, outbox};
+use super::{Endpoint, EndpointId, Metrics, Outcome, endpoints::is_name, outbox};
 use crate::control::{
     store::{Engine, Millis, Store, StoreError, Tx},
     webhook::{self, Verdict},
@@ -270,6 +270,9 @@ impl Delivery {
 
     /// One delivery of an endpoint.
     pub async fn get(store: &Store, endpoint: &EndpointId, id: &str) -> Result<Option<Self>, StoreError> {
+        if !is_name(id) {
+            return Ok(None);
+        }
         let row = sqlx::query(sqlx::AssertSqlSafe(format!("{LOG_COLUMNS} AND d.id = $2")))
             .bind(endpoint.as_str().to_owned())
             .bind(id.to_owned())
@@ -289,6 +292,9 @@ impl Delivery {
         at: Millis,
         metrics: &Metrics,
     ) -> Result<Option<(String, DeliveryState)>, StoreError> {
+        if !is_name(id) {
+            return Ok(None);
+        }
         let mut tx = store.begin().await?;
         let seq: Option<i64> = sqlx::query_scalar("SELECT event_seq FROM deliveries WHERE endpoint = $1 AND id = $2")
             .bind(endpoint.as_str().to_owned())
