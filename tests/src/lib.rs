@@ -3,7 +3,11 @@
 //! | module | holds |
 //! |---|---|
 //! | [`site`] | origins and edges on free ports, broadcasts into them |
+//! | [`database`] | SQLite and PostgreSQL, each test with its own |
+//! | [`api`] | the REST API without a socket |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
 
+pub mod api;
 pub mod client;
+pub mod database;
 pub mod site;
