@@ -1,10 +1,17 @@
 //! Wiring: the only file that knows all parts of the origin.
 
-use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
+mod node;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use http::{Response, request::Parts};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_shared::{
     metrics::{Admin, AdminExtra},
@@ -13,6 +20,15 @@ use weir_shared::{
 
 use crate::{
     config::Config,
+    control::{
+        addresses::{AddressBook, Addresses},
+        api::{self, ApiState},
+        model::DEFAULT,
+        node::News,
+        notice::Silent,
+        service::Control,
+        store::Store,
+    },
     deliver::route::Deliver,
     ingest::rtmp,
     live::registry::{Registry, RegistryDoor},
@@ -22,6 +38,9 @@ use crate::{
 /// How long a shutdown waits for held requests and publishers.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
+/// News of streams that wait to be written down. When it is full the media side drops its news and tells again later.
+const NEWS_QUEUE: usize = 1024;
+
 /// A running origin. Dropping it leaves its tasks running; end it with [`Origin::shutdown`].
 pub struct Origin {
     /// Where edges and direct players ask.
@@ -29,6 +48,14 @@ pub struct Origin {
     /// Where encoders push.
     pub rtmp: SocketAddr,
     pub admin: SocketAddr,
+    /// The REST API.
+    pub api: SocketAddr,
+    /// A fresh database's first API key. It is in no other place: show it.
+    pub first_key: Option<String>,
+    pub control: Arc<Control>,
+    /// Where the media side tells the control plane what happened.
+    pub news: mpsc::Sender<News>,
+    addresses: Arc<AddressBook>,
     drain: Drain,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -42,22 +69,51 @@ impl Origin {
         let rtmp = bind(config.rtmp.listen, "rtmp.listen").await?;
         let admin = bind(config.admin.listen, "admin.listen").await?;
 
+        let api = bind(config.api.listen, "api.listen").await?;
+
         let prometheus = prometheus::Registry::new();
         let metrics = Arc::new(Metrics::new(&prometheus)?);
         let stop = CancellationToken::new();
         let drain = Drain::new();
         let tasks = TaskTracker::new();
-        let registry = Registry::new(config.policy(), config.settings(), metrics.clone(), stop.clone());
+        let policy = config.policy();
+        let known = policy.known.clone();
+        let registry = Registry::new(policy, config.settings(), metrics.clone(), stop.clone());
+
+        let store = Store::open(&config.database.url).await.context("database.url")?;
+        let media = Arc::new(node::MediaNode::new(registry.clone(), known));
+        let name = config.control.node.clone().unwrap_or_else(|| node_name(&http));
+        let control = Control::new(store, media, Arc::new(Silent), &name);
+        let seeds: Vec<_> = config.streams.iter().map(|s| s.key.clone()).collect();
+        control.seed_streams(&DEFAULT.parse()?, &seeds).await?;
+        control.recover().await?;
+        let first_key = control.first_key().await?;
+        let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp)?));
+        let (news, heard) = mpsc::channel(NEWS_QUEUE);
+        tasks.spawn(control.clone().run(heard, stop.clone()));
+        let router = api::router(
+            api::calls(),
+            ApiState {
+                control: control.clone(),
+                addresses: addresses.clone(),
+            },
+        );
 
         let started = Self {
             http: http.local_addr()?,
             rtmp: rtmp.local_addr()?,
             admin: admin.local_addr()?,
+            api: api.local_addr()?,
+            first_key,
+            control,
+            news,
+            addresses,
             drain: drain.clone(),
             stop: stop.clone(),
             tasks: tasks.clone(),
             registry: registry.clone(),
         };
+        tasks.spawn(api::serve(api, router, drain.clone()));
         let ingest = rtmp::Config::default();
         ingest.metrics.register(&prometheus)?;
         let door = Arc::new(RegistryDoor(registry.clone()));
@@ -73,8 +129,13 @@ impl Origin {
         let admin_side = Admin::new(prometheus, drain.clone()).with(Arc::new(StreamList(registry)));
         tasks.spawn(serve::tcp::serve(admin, None, limits, admin_side, drain));
         tasks.close();
-        tracing::info!(http = %started.http, rtmp = %started.rtmp, admin = %started.admin, "origin is ready");
+        tracing::info!(http = %started.http, rtmp = %started.rtmp, admin = %started.admin, api = %started.api, "origin is ready");
         Ok(started)
+    }
+
+    /// Playback addresses in the API begin with this from now on.
+    pub fn set_playback_base(&self, base: &str) {
+        self.addresses.set_playback_base(base);
     }
 
     /// Ends publishers, answers held requests, closes. Playlists do not end: whoever starts next goes on.
@@ -88,6 +149,7 @@ impl Origin {
         if tokio::time::timeout(DRAIN_LIMIT, all).await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
+        self.control.store.close().await;
     }
 }
 
@@ -95,6 +157,31 @@ async fn bind(at: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(at)
         .await
         .with_context(|| format!("{key}: can't listen on {at} (is another program using this port?)"))
+}
+
+/// Host name and port: unique among origins, and the same after a restart.
+fn node_name(http: &TcpListener) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let port = http.local_addr().map_or(0, |a| a.port());
+    format!("{}:{port}", host.trim())
+}
+
+fn addresses(config: &Config, http: &TcpListener, rtmp: &TcpListener) -> anyhow::Result<Addresses> {
+    let reachable = |listener: &TcpListener| -> anyhow::Result<SocketAddr> {
+        let mut at = listener.local_addr()?;
+        if at.ip().is_unspecified() {
+            at.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        Ok(at)
+    };
+    let (http, rtmp) = (reachable(http)?, reachable(rtmp)?);
+    let control = &config.control;
+    Ok(Addresses {
+        host: control.host.clone().unwrap_or_else(|| rtmp.ip().to_string()),
+        rtmp_port: Some(rtmp.port()),
+        playback_base: control.playback.clone().unwrap_or_else(|| format!("http://{http}")),
+        ..Addresses::default()
+    })
 }
 
 /// `/streams` on the admin port: what is live and how it is doing.

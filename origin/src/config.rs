@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,8 +22,12 @@ pub struct Config {
     pub http: Listen,
     pub rtmp: Listen,
     pub admin: Listen,
+    /// The REST API: a port of its own, because its answers hold secrets.
+    pub api: Listen,
+    pub database: Database,
+    pub control: Control,
     pub packaging: Packaging,
-    /// Streams that may be pushed.
+    /// Streams that are made sure to exist, without the API.
     pub streams: Vec<Stream>,
     /// Development: accept a push with any well-formed key.
     pub any_key: bool,
@@ -42,6 +47,34 @@ impl Listen {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         }
     }
+}
+
+/// Where streams, keys and events are kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// `sqlite:<file>`, `sqlite::memory:` or `postgres://…`. May hold a password: never logged.
+    pub url: String,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: "sqlite:weir.db".to_owned(),
+        }
+    }
+}
+
+/// What the control plane tells others about this node.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Control {
+    /// This node's name: unique in the fleet, the same after a restart. `None`: host name and HTTP port.
+    pub node: Option<String>,
+    /// Host name that encoders are given. `None`: the address that RTMP listens on, or 127.0.0.1.
+    pub host: Option<String>,
+    /// `https://…` of the edges, for playback addresses. `None`: this node.
+    pub playback: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -69,6 +102,9 @@ impl Default for Config {
             http: Listen::local(8081),
             rtmp: Listen::local(1935),
             admin: Listen::local(9081),
+            api: Listen::local(8082),
+            database: Database::default(),
+            control: Control::default(),
             packaging: Packaging::default(),
             streams: Vec::new(),
             any_key: false,
@@ -100,7 +136,7 @@ impl Packaging {
 impl Config {
     pub fn policy(&self) -> registry::Policy {
         registry::Policy {
-            known: self.streams.iter().map(|s| s.key.clone()).collect(),
+            known: Arc::new(self.streams.iter().map(|s| s.key.clone()).collect()),
             any_key: self.any_key,
             max_streams: self.max_streams,
             linger: self.packaging.linger.0,
@@ -158,13 +194,27 @@ impl Validate for Config {
             "at most 1h",
         );
         expect((1..=100_000).contains(&self.max_streams), "max_streams", "1 to 100000");
-        expect(
-            self.any_key || !self.streams.is_empty(),
-            "streams",
-            "at least one {key: …}, or any_key: true for development",
-        );
         let distinct: HashSet<_> = self.streams.iter().map(|s| &s.key).collect();
         expect(distinct.len() == self.streams.len(), "streams", "each key once");
+        let scheme = self.database.url.split(':').next().unwrap_or_default();
+        expect(
+            matches!(scheme, "sqlite" | "postgres" | "postgresql"),
+            "database.url",
+            "sqlite:<file>, sqlite::memory: or postgres://…",
+        );
+        let c = &self.control;
+        expect(
+            c.node.as_ref().is_none_or(|n| !n.is_empty() && n.len() <= 128),
+            "control.node",
+            "1 to 128 characters",
+        );
+        expect(
+            c.playback
+                .as_ref()
+                .is_none_or(|p| (p.starts_with("http://") || p.starts_with("https://")) && !p.ends_with('/')),
+            "control.playback",
+            "http://… or https://… without a slash at the end",
+        );
         faults
     }
 }
@@ -174,18 +224,15 @@ mod tests {
     use super::*;
 
     fn faults(change: impl FnOnce(&mut Config)) -> Vec<String> {
-        let mut config = Config {
-            any_key: true,
-            ..Config::default()
-        };
+        let mut config = Config::default();
         change(&mut config);
         config.validate().into_iter().map(|f| f.key).collect()
     }
 
     #[test]
-    fn defaults_are_valid_once_a_stream_is_named() {
+    fn defaults_are_valid() {
         assert_eq!(faults(|_| ()), Vec::<String>::new());
-        assert_eq!(faults(|c| c.any_key = false), ["streams"]);
+        assert_eq!(faults(|c| c.database.url = "mysql://h/db".into()), ["database.url"]);
     }
 
     #[test]

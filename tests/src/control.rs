@@ -26,6 +26,8 @@ use weir_origin::control::{
 };
 use weir_shared::id::ProjectId;
 
+use crate::database;
+
 /// Between two looks at something that only the database tells.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Longer than anything a test waits for.
@@ -109,6 +111,15 @@ impl Control {
             metrics: Arc::new(Metrics::new(&prometheus::Registry::new())?),
             now: Arc::new(AtomicI64::new(store::now())),
         })
+    }
+
+    /// One on each database that is there.
+    pub async fn on_all() -> anyhow::Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for url in database::urls().await? {
+            all.push(Self::open(&url).await?);
+        }
+        Ok(all)
     }
 
     pub fn now(&self) -> Millis {

@@ -1,6 +1,34 @@
 //! The addresses that encoders and players are given: what the operator configured, not what a socket happens to be
 //! bound to.
 
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+/// The newest [`Addresses`]: in one process, the edge's port is known only after the origin has started.
+#[derive(Debug, Default)]
+pub struct AddressBook(RwLock<Arc<Addresses>>);
+
+impl AddressBook {
+    pub fn new(addresses: Addresses) -> Self {
+        Self(RwLock::new(Arc::new(addresses)))
+    }
+
+    pub fn current(&self) -> Arc<Addresses> {
+        self.0.read().clone()
+    }
+
+    /// From now on viewers are sent here.
+    pub fn set_playback_base(&self, base: &str) {
+        let mut held = self.0.write();
+        let changed = Addresses {
+            playback_base: base.to_owned(),
+            ..held.as_ref().clone()
+        };
+        *held = Arc::new(changed);
+    }
+}
+
 /// Where a node is reached from outside.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Addresses {

@@ -38,7 +38,7 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 
 use self::problem::Problem;
-use super::{addresses::Addresses, service::Control};
+use super::{addresses::AddressBook, service::Control};
 
 pub use serve::serve;
 
@@ -46,7 +46,7 @@ pub use serve::serve;
 #[derive(Clone)]
 pub struct ApiState {
     pub control: Arc<Control>,
-    pub addresses: Arc<Addresses>,
+    pub addresses: Arc<AddressBook>,
 }
 
 #[derive(OpenApi)]

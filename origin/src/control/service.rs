@@ -14,9 +14,10 @@ use weir_shared::id::{InvalidName, ProjectId, StreamId, StreamKey};
 
 use super::{
     lifecycle::{Action, IllegalMove, Step},
-    model::{Limits, Stream},
+    model::{Limits, Scope, Stream},
     node::{Node, StreamPolicy},
     notice::{Notice, Outbox},
+    secret,
     store::{Lease, Millis, Store, StoreError, now},
 };
 
@@ -87,6 +88,18 @@ impl Control {
 
     pub fn node(&self) -> &dyn Node {
         self.node.as_ref()
+    }
+
+    /// The first API key of a fresh database, with every scope: made, and told, this once.
+    pub async fn first_key(&self) -> Result<Option<String>, StoreError> {
+        if self.store.has_keys().await? {
+            return Ok(None);
+        }
+        let (secret, new) = secret::api_key(None, "first key", vec![Scope::Admin], now());
+        let mut tx = self.store.begin().await?;
+        tx.insert_key(&new).await?;
+        tx.commit().await?;
+        Ok(Some(secret))
     }
 
     async fn limits(&self, project: &ProjectId) -> Result<Limits, Refused> {

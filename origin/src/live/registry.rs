@@ -3,7 +3,6 @@
 //! Before this: `ingest/rtmp/server.rs` (publishers). Beside it: `live/pipeline.rs`. After this: `deliver/route.rs`.
 
 use std::{
-    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,7 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use dashmap::{DashMap, Entry};
+use dashmap::{DashMap, DashSet, Entry};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
@@ -35,8 +34,8 @@ const TAKEOVER_MARGIN: u64 = 8;
 /// What the registry was configured with.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// Streams that may be pushed.
-    pub known: HashSet<StreamKey>,
+    /// Streams that may be pushed; the control plane adds and removes.
+    pub known: Arc<DashSet<StreamKey>>,
     /// Development: any well-formed key may be pushed.
     pub any_key: bool,
     /// Streams held at once, ended ones that linger included.

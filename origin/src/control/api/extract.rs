@@ -212,6 +212,10 @@ async fn body(request: Request) -> Result<bytes::Bytes, Problem> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // serde would take a list for a struct, field by field.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::invalid(vec![FieldError::new("body", "an object")]));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();

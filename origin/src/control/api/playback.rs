@@ -163,7 +163,7 @@ async fn mint(
         Problem::internal()
     })?;
     let query = ticket.query();
-    let mut urls = view::playback_urls(&stream, &api.addresses);
+    let mut urls = view::playback_urls(&stream, &api.addresses.current());
     let signed = |url: &mut String| {
         url.push('?');
         url.push_str(&query);

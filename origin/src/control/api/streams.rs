@@ -45,7 +45,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 /// A stream as an answer, with its entity tag.
 pub(super) fn answer(api: &ApiState, caller: &Caller, status: StatusCode, stream: &Stream) -> Response {
     let secrets = caller.0.allows(Scope::StreamsWrite);
-    let mut response = (status, Json(StreamView::of(stream, &api.addresses, secrets))).into_response();
+    let mut response = (status, Json(StreamView::of(stream, &api.addresses.current(), secrets))).into_response();
     if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", stream.version)) {
         response.headers_mut().insert(ETAG, tag);
     }
@@ -208,7 +208,8 @@ async fn list(
         return Err(Refused::NoProject.into());
     }
     let secrets = caller.0.allows(Scope::StreamsWrite);
-    let view = |stream| StreamView::of(stream, &api.addresses, secrets);
+    let addresses = api.addresses.current();
+    let view = |stream| StreamView::of(stream, &addresses, secrets);
     Ok(Json(StreamList {
         items: page.items.iter().map(view).collect(),
         total: page.total,

@@ -21,6 +21,8 @@ use crate::{
 const LEASE: Duration = Duration::from_secs(10);
 /// How often leases are renewed and timeouts looked at.
 const BEAT: Duration = Duration::from_millis(500);
+/// How often what is out of date is forgotten.
+const TIDY: Duration = Duration::from_secs(3600);
 /// Leases are renewed when less than this is left of them.
 const RENEW_BELOW: Duration = Duration::from_secs(5);
 /// Streams read at once when the node starts.
@@ -151,6 +153,7 @@ impl Control {
     pub async fn run(self: Arc<Self>, mut news: mpsc::Receiver<News>, stop: CancellationToken) {
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tidy = tokio::time::interval(TIDY);
         let mut renewed: BTreeMap<StreamKey, Millis> = BTreeMap::new();
         loop {
             tokio::select! {
@@ -164,6 +167,11 @@ impl Control {
                     None => return,
                 },
                 _ = beat.tick() => self.beat(&mut renewed).await,
+                _ = tidy.tick() => {
+                    if let Err(error) = self.store.forget_idempotency_keys(now()).await {
+                        tracing::warn!(%error, "old idempotency keys were not removed");
+                    }
+                }
             }
         }
     }

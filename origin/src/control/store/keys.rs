@@ -39,7 +39,7 @@ impl Store {
 
     /// Whether there was ever a key: a fresh database gets its first one printed.
     pub async fn has_keys(&self) -> Result<bool, StoreError> {
-        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM (SELECT id FROM api_keys LIMIT 1) AS some")
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM (SELECT id FROM api_keys LIMIT 1) AS any_key")
             .fetch_one(self.reader())
             .await?;
         Ok(count > 0)
