@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod api;
 pub mod api_webhooks;
 pub mod delivery;
+pub mod directory;
 pub mod events;
 pub mod guard;
 pub mod lifecycle;

@@ -14,6 +14,7 @@ const STEPS: &[(i64, &str, &str)] = &[
     (3, "api keys", include_str!("../../../migrations/0003_api_keys.sql")),
     (50, "events", include_str!("../../../migrations/0050_events.sql")),
     (51, "webhooks", include_str!("../../../migrations/0051_webhooks.sql")),
+    (52, "nodes", include_str!("../../../migrations/0052_nodes.sql")),
 ];
 
 pub(super) fn migrator() -> Migrator {
