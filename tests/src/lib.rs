@@ -5,9 +5,11 @@
 //! | [`site`] | origins and edges on free ports, broadcasts into them |
 //! | [`database`] | SQLite and PostgreSQL, each test with its own |
 //! | [`api`] | the REST API without a socket |
+//! | [`crash`] | `kill -9` at random moments |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
 
 pub mod api;
 pub mod client;
+pub mod crash;
 pub mod database;
 pub mod site;
