@@ -67,9 +67,9 @@ pub(crate) struct Args {
 /// `config/weir.yaml`: both nodes in one file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
-    origin: weir_origin::config::Config,
-    edge: weir_edge::config::Config,
+pub(crate) struct Config {
+    pub(crate) origin: weir_origin::config::Config,
+    pub(crate) edge: weir_edge::config::Config,
 }
 
 impl Validate for Config {

@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod model;
 pub mod node;
 pub mod notice;
+mod number;
 pub mod secret;
 pub mod service;
 pub mod sse;

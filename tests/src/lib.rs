@@ -8,11 +8,13 @@
 //! | [`rest`] | calls of the REST API, and its event feed |
 //! | [`database`] | SQLite and PostgreSQL, each test with its own |
 //! | [`api`] | the REST API without a socket |
+//! | [`crash`] | `kill -9` at random moments |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
 
 pub mod api;
 pub mod client;
 pub mod control;
+pub mod crash;
 pub mod database;
 pub mod receiver;
 pub mod rest;

@@ -159,18 +159,23 @@ impl std::fmt::Debug for Credentials {
 pub struct Limits {
     /// Longest DVR window, in seconds.
     #[schema(minimum = 30, maximum = 86400)]
+    #[serde(deserialize_with = "super::number::whole")]
     pub dvr_seconds: u32,
     /// Renditions a stream may be transcoded to.
     #[schema(minimum = 0, maximum = 5)]
+    #[serde(deserialize_with = "super::number::whole")]
     pub qualities: u32,
     /// Streams a project may have.
     #[schema(minimum = 1, maximum = 1_000_000)]
+    #[serde(deserialize_with = "super::number::whole")]
     pub streams: u32,
     /// Seconds that a publisher may send nothing before the stream ends.
     #[schema(minimum = 1, maximum = 3600)]
+    #[serde(deserialize_with = "super::number::whole")]
     pub idle_timeout_seconds: u32,
     /// Seconds that a lost publisher is waited for.
     #[schema(minimum = 0, maximum = 300)]
+    #[serde(deserialize_with = "super::number::whole")]
     pub grace_seconds: u32,
 }
 

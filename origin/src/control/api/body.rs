@@ -12,6 +12,7 @@ use crate::control::{
         DVR_SECONDS_MAX, DVR_SECONDS_MIN, METADATA_BYTES, NAME_CHARS, OnRotate, Protocol, Quality, RecordType,
         Settings, URI_CHARS,
     },
+    number::optional_whole,
     service::{NewStream, Patch},
 };
 
@@ -32,7 +33,8 @@ pub(super) struct StreamSettings {
     pub qualities: Option<Vec<Quality>>,
     pub dvr_enabled: Option<bool>,
     /// Seconds of the past that stay seekable. The project's plan may allow less.
-    #[schema(minimum = 30, maximum = 86400)]
+    #[serde(deserialize_with = "optional_whole")]
+    #[schema(value_type = Option<u32>, minimum = 30, maximum = 86400)]
     pub dvr_duration: Option<u32>,
     pub vod_enabled: Option<bool>,
     pub record_type: Option<RecordType>,

@@ -139,13 +139,13 @@ async fn go_live(
 ) -> Result<Response, Problem> {
     caller.may_in(&of.project, Scope::BroadcastStart)?;
     let wanted = wanted.unwrap_or_default();
+    let stream = api.control.stream(&of.project, &of.id).await?;
     if wanted.start_recording {
         return Err(Problem::not_implemented(NO_RECORDINGS));
     }
     if wanted.start_hls {
         return command(&api, &caller, &of, Event::StartBroadcasting).await;
     }
-    let stream = api.control.stream(&of.project, &of.id).await?;
     Ok(answer(&api, &caller, StatusCode::OK, &stream))
 }
 

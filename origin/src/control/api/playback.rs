@@ -22,6 +22,7 @@ use super::{
 use crate::control::{
     lifecycle::Millis,
     model::{Scope, Stream},
+    number::{optional_whole, whole},
     store::now,
     ticket::{self, Policy},
 };
@@ -41,12 +42,14 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct TicketOrder {
     /// Seconds in which the address opens the stream.
+    #[serde(deserialize_with = "whole")]
     #[schema(minimum = 1, maximum = 31_536_000, default = 3600)]
     expires_in_sec: u32,
     /// The viewer's address, or a range of them: `203.0.113.7`, `203.0.113.0/24`, `2001:db8::1`.
     #[schema(schema_with = address_range)]
     allow_ip: Option<String>,
     /// Seconds after which a viewer who got in is cut off. Left out: never.
+    #[serde(deserialize_with = "optional_whole")]
     #[schema(minimum = 1, maximum = 31_536_000)]
     stream_expire_sec: Option<u32>,
     /// Lets the viewer in while the stream is backstage.
