@@ -1,6 +1,7 @@
 //! Wiring: the only file that knows all parts of the origin.
 
 mod node;
+mod outside;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -18,6 +19,7 @@ use weir_shared::{
     serve::{self, body::Body, drain::Drain, respond},
 };
 
+use self::outside::Outside;
 use crate::{
     config::Config,
     control::{
@@ -25,7 +27,6 @@ use crate::{
         api::{self, ApiState},
         model::DEFAULT,
         node::News,
-        notice::Silent,
         service::Control,
         store::Store,
     },
@@ -83,7 +84,8 @@ impl Origin {
         let store = Store::open(&config.database.url).await.context("database.url")?;
         let media = Arc::new(node::MediaNode::new(registry.clone(), known));
         let name = config.control.node.clone().unwrap_or_else(|| node_name(&http));
-        let control = Control::new(store, media, Arc::new(Silent), &name);
+        let outside = Outside::new(&config, &store, &name, reachable(&http)?, &prometheus, stop.clone())?;
+        let control = Control::new(store, media, outside.outbox(), &name);
         let seeds: Vec<_> = config.streams.iter().map(|s| s.key.clone()).collect();
         control.seed_streams(&DEFAULT.parse()?, &seeds).await?;
         control.recover().await?;
@@ -91,13 +93,11 @@ impl Origin {
         let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp)?));
         let (news, heard) = mpsc::channel(NEWS_QUEUE);
         tasks.spawn(control.clone().run(heard, stop.clone()));
-        let router = api::router(
-            api::calls(),
-            ApiState {
-                control: control.clone(),
-                addresses: addresses.clone(),
-            },
-        );
+        let state = ApiState {
+            control: control.clone(),
+            addresses: addresses.clone(),
+        };
+        let router = outside.start(state, &tasks);
 
         let started = Self {
             http: http.local_addr()?,
@@ -166,14 +166,16 @@ fn node_name(http: &TcpListener) -> String {
     format!("{}:{port}", host.trim())
 }
 
+/// As programs on this machine reach it.
+fn reachable(listener: &TcpListener) -> anyhow::Result<SocketAddr> {
+    let mut at = listener.local_addr()?;
+    if at.ip().is_unspecified() {
+        at.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    Ok(at)
+}
+
 fn addresses(config: &Config, http: &TcpListener, rtmp: &TcpListener) -> anyhow::Result<Addresses> {
-    let reachable = |listener: &TcpListener| -> anyhow::Result<SocketAddr> {
-        let mut at = listener.local_addr()?;
-        if at.ip().is_unspecified() {
-            at.set_ip(Ipv4Addr::LOCALHOST.into());
-        }
-        Ok(at)
-    };
     let (http, rtmp) = (reachable(http)?, reachable(rtmp)?);
     let control = &config.control;
     Ok(Addresses {

@@ -9,11 +9,16 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use weir_shared::{
-    config::{Fault, HumanDuration, Validate},
+    config::{Fault, HumanDuration, Secret, Validate},
     id::StreamKey,
 };
 
-use crate::{live::pipeline, live::registry, package::segmenter::Targets};
+use crate::{
+    control::{directory::CREDENTIAL_MIN_BYTES, guard::Guard},
+    live::pipeline,
+    live::registry,
+    package::segmenter::Targets,
+};
 
 /// Everything an origin needs to know. Every key has a default but none is unknown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,6 +31,9 @@ pub struct Config {
     pub api: Listen,
     pub database: Database,
     pub control: Control,
+    pub webhooks: Webhooks,
+    /// What edges may ask about streams. Left out: nothing.
+    pub directory: Option<Directory>,
     pub packaging: Packaging,
     /// Streams that are made sure to exist, without the API.
     pub streams: Vec<Stream>,
@@ -78,6 +86,23 @@ pub struct Control {
     pub playback: Option<String>,
 }
 
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhooks {
+    /// Networks that webhooks may be posted to besides public addresses.
+    pub allow: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    /// What all origins and edges of the fleet know and nobody else.
+    pub credential: Secret,
+    /// Base address at which edges reach this origin's media. `None`: where it listens.
+    #[serde(default)]
+    pub url: Option<String>,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stream {
@@ -106,6 +131,8 @@ impl Default for Config {
             api: Listen::local(8082),
             database: Database::default(),
             control: Control::default(),
+            webhooks: Webhooks::default(),
+            directory: None,
             packaging: Packaging::default(),
             streams: Vec::new(),
             any_key: false,
@@ -216,6 +243,28 @@ impl Validate for Config {
             "control.playback",
             "http://… or https://… without a slash at the end",
         );
+        expect(
+            Guard::parse(&self.webhooks.allow).is_ok(),
+            "webhooks.allow",
+            "networks like 10.20.0.0/16 or fd00::/8",
+        );
+        if let Some(directory) = &self.directory {
+            let credential = directory.credential.reveal();
+            expect(
+                credential.len() >= CREDENTIAL_MIN_BYTES && credential.bytes().all(|b| b.is_ascii_graphic()),
+                "directory.credential",
+                "16 or more printable ASCII characters, the same on all origins and edges",
+            );
+            let base = |url: &String| {
+                let authority = url.strip_prefix("http://");
+                authority.is_some_and(|rest| rest.parse::<http::uri::Authority>().is_ok())
+            };
+            expect(
+                directory.url.as_ref().is_none_or(base),
+                "directory.url",
+                "an address like http://10.0.0.5:8081, without a path",
+            );
+        }
         faults
     }
 }
@@ -234,6 +283,18 @@ mod tests {
     fn defaults_are_valid() {
         assert_eq!(faults(|_| ()), Vec::<String>::new());
         assert_eq!(faults(|c| c.database.url = "mysql://h/db".into()), ["database.url"]);
+    }
+
+    #[test]
+    fn networks_and_the_fleets_credential_are_checked_at_start() {
+        let found = faults(|c| {
+            c.webhooks.allow = vec!["10.0.0.0/33".to_owned()];
+            c.directory = Some(Directory {
+                credential: Secret::new("short"),
+                url: Some("https://10.0.0.5/x".to_owned()),
+            });
+        });
+        assert_eq!(found, ["webhooks.allow", "directory.credential", "directory.url"]);
     }
 
     #[test]
