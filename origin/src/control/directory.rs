@@ -47,9 +47,9 @@ const MAX_WAITERS: usize = 4096;
 /// How often changes of other origins are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How far back is looked: other machines' clocks may differ, and units of work end later than they begin.
-const LOOK_BACK_MS: Millis = 3000;
+const LOOK_BACK_MS: Millis = 10_000;
 /// Changes read at one look. More means that some were missed.
-const LOOK_LIMIT: u32 = 5000;
+const LOOK_LIMIT: u32 = 10_000;
 /// How often this node says where it is.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
 
