@@ -11,6 +11,7 @@ mod leases;
 mod migrate;
 mod projects;
 mod streams;
+mod tally;
 
 use std::{
     collections::BTreeSet,
@@ -219,7 +220,7 @@ fn pool(engine: Engine, in_memory: bool, connections: u32) -> AnyPoolOptions {
                     connection
                         .execute(
                             "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                             PRAGMA foreign_keys = ON;",
+                             PRAGMA foreign_keys = ON; PRAGMA mmap_size = 268435456; PRAGMA cache_size = -8192;",
                         )
                         .await?;
                 }
