@@ -13,11 +13,21 @@ CREATE TABLE streams (
     doc        TEXT   NOT NULL
 );
 
--- Listing: newest first, ids break ties.
-CREATE INDEX streams_by_age ON streams (project, created_at DESC, id DESC);
+-- Listing: newest first, ids break ties. `search` stands in the index so that looking for a word reads no documents.
+CREATE INDEX streams_by_age ON streams (project, created_at DESC, id DESC, search);
 CREATE INDEX streams_by_status ON streams (project, status, created_at DESC, id DESC);
 -- What changed lately, for those who follow.
 CREATE INDEX streams_by_change ON streams (updated_at);
+
+-- How many streams a project has of each status: counting rows takes longer the more there are. In slots, so that writers
+-- of one project rarely wait for each other; the sum is what counts.
+CREATE TABLE stream_counts (
+    project TEXT   NOT NULL,
+    status  TEXT   NOT NULL,
+    slot    BIGINT NOT NULL,
+    n       BIGINT NOT NULL,
+    PRIMARY KEY (project, status, slot)
+);
 
 -- Who owns a stream's publish. A write that names an older generation changes nothing.
 CREATE TABLE leases (

@@ -145,7 +145,14 @@ async fn a_list_is_paged_searched_and_filtered_newest_first() -> anyhow::Result<
         assert_eq!(list("?q=50%25_OFF&limit=1").await?.1["total"], 25);
         assert_eq!(list("?q=50__off").await?.1["total"], 0, "an underscore is no wildcard");
         assert_eq!(list("?status=DISABLED").await?.1["total"], 3);
+        assert_eq!(
+            list("?status=DISABLED&limit=1").await?.1["total"],
+            3,
+            "counted, not guessed from the page"
+        );
         assert_eq!(list("?status=LIVE").await?.1["total"], 0);
+        let (keys, page) = list("?skip=30").await?;
+        assert_eq!((keys.len(), &page["total"]), (0, &json!(25)), "behind the end");
         assert_eq!(
             list("?from=2000-01-01T00:00:00Z&to=2100-01-01T00:00:00%2B01:00")
                 .await?
@@ -153,6 +160,11 @@ async fn a_list_is_paged_searched_and_filtered_newest_first() -> anyhow::Result<
             25
         );
         assert_eq!(list("?to=2000-01-01T00:00:00Z").await?.1["total"], 0);
+        let id = list("?limit=1").await?.1["items"][0]["id"].as_str().unwrap().to_owned();
+        api.call(Method::DELETE, &format!("{STREAMS}/{id}?purge=true"), None)
+            .await?;
+        assert_eq!(list("?limit=1").await?.1["total"], 24);
+        assert_eq!(list("?limit=1&status=IDLE").await?.1["total"], 22 - 1);
         for (bad, field) in [
             ("?limit=0", "limit"),
             ("?limit=101", "limit"),

@@ -11,6 +11,7 @@ mod leases;
 mod migrate;
 mod projects;
 mod streams;
+mod tally;
 
 use std::{
     collections::BTreeSet,
@@ -30,7 +31,7 @@ pub use leases::{Claim, Lease};
 pub use streams::{Listing, Page};
 
 /// Connections that read at once.
-const READERS: u32 = 8;
+const READERS: u32 = 4;
 /// Longest wait for a free connection, and for SQLite's single writer. Later: 503, and the caller may try again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Changes a follower may be behind before it has to look at the whole table again.
@@ -219,7 +220,7 @@ fn pool(engine: Engine, in_memory: bool, connections: u32) -> AnyPoolOptions {
                     connection
                         .execute(
                             "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                             PRAGMA foreign_keys = ON;",
+                             PRAGMA foreign_keys = ON; PRAGMA cache_size = -4096;",
                         )
                         .await?;
                 }

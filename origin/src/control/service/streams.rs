@@ -2,7 +2,7 @@
 
 use weir_shared::id::{ProjectId, StreamId, StreamKey};
 
-use super::{Consequences, Control, IfMatch, Refused};
+use super::{ATTEMPTS, Consequences, Control, IfMatch, Refused};
 use crate::control::{
     lifecycle::{Action, Event, State, Status},
     model::{Limits, OnRotate, Settings, Stream},
@@ -200,11 +200,19 @@ impl Control {
 
     /// Ends the stream and removes it. Recordings stay.
     pub async fn purge_stream(&self, project: &ProjectId, id: &StreamId) -> Result<(), Refused> {
-        self.command(project, id, Event::Delete).await?;
-        let mut tx = self.store.begin().await?;
-        let stream = tx.stream(project, id).await?.ok_or(Refused::NoStream)?;
-        tx.remove_stream(&stream).await?;
-        tx.commit().await?;
+        let mut attempt = 0;
+        let stream = loop {
+            attempt += 1;
+            self.command(project, id, Event::Delete).await?;
+            let mut tx = self.store.begin().await?;
+            let stream = tx.stream(project, id).await?.ok_or(Refused::NoStream)?;
+            match tx.remove_stream(&stream).await {
+                Err(StoreError::Conflict | StoreError::Busy) if attempt < ATTEMPTS => continue,
+                other => other?,
+            }
+            tx.commit().await?;
+            break stream;
+        };
         self.owned.remove(&stream.key);
         self.node.remove(&stream.key);
         Ok(())

@@ -3,7 +3,10 @@
 use sqlx::{Any, AnyConnection, Arguments as _, AssertSqlSafe, Row as _, any::AnyArguments};
 use weir_shared::id::{ProjectId, StreamId, StreamKey};
 
-use super::{Lease, Millis, Store, StoreError, Tx};
+use super::{
+    Lease, Millis, Store, StoreError, Tx,
+    tally::{self, Move},
+};
 use crate::control::{lifecycle::Status, model::Stream};
 
 /// Which streams to list.
@@ -30,12 +33,7 @@ pub struct Page {
 impl Store {
     /// One page, newest first.
     pub async fn list_streams(&self, project: &ProjectId, listing: &Listing) -> Result<Page, StoreError> {
-        let filter = Filter::new(project, listing)?;
-        let count = format!("SELECT COUNT(*) FROM streams WHERE {}", filter.condition);
-        let total: i64 = sqlx::query_scalar_with(AssertSqlSafe(count), filter.values)
-            .fetch_one(self.reader())
-            .await?;
-
+        let mut connection = self.reader().acquire().await?;
         let mut filter = Filter::new(project, listing)?;
         let limit = filter.value(i64::from(listing.limit))?;
         let skip = filter.value(i64::from(listing.skip))?;
@@ -46,13 +44,17 @@ impl Store {
             filter.condition
         );
         let rows = sqlx::query_with(AssertSqlSafe(page), filter.values)
-            .fetch_all(self.reader())
+            .fetch_all(&mut *connection)
             .await?;
-        let items = rows.iter().map(|row| document(row)).collect::<Result<_, _>>()?;
-        Ok(Page {
-            items,
-            total: u64::try_from(total).unwrap_or(0),
-        })
+        let items = rows.iter().map(document).collect::<Result<Vec<_>, _>>()?;
+        let total = match items.len() as u64 {
+            // The last page: what was skipped and what is here is all there is.
+            found if found < u64::from(listing.limit) && (found > 0 || listing.skip == 0) => {
+                u64::from(listing.skip) + found
+            }
+            _ => total(&mut connection, project, listing).await?,
+        };
+        Ok(Page { items, total })
     }
 
     pub async fn stream(&self, project: &ProjectId, id: &StreamId) -> Result<Option<Stream>, StoreError> {
@@ -89,7 +91,7 @@ impl Store {
     /// Streams of one project, of every status.
     pub async fn count_streams(&self, project: &ProjectId) -> Result<u64, StoreError> {
         let mut connection = self.reader().acquire().await?;
-        count_streams(&mut connection, project).await
+        tally::count(&mut connection, project, None).await
     }
 }
 
@@ -103,7 +105,7 @@ impl Tx {
     }
 
     pub async fn count_streams(&mut self, project: &ProjectId) -> Result<u64, StoreError> {
-        count_streams(self.connection(), project).await
+        tally::count(self.connection(), project, None).await
     }
 
     /// Adds a stream. [`StoreError::Taken`] when its id or key exists.
@@ -123,6 +125,7 @@ impl Tx {
         .bind(serde_json::to_string(stream)?)
         .execute(self.connection())
         .await?;
+        self.tally(stream, Move::Added).await?;
         self.note_change(&stream.key);
         Ok(())
     }
@@ -131,6 +134,7 @@ impl Tx {
     /// [`StoreError::Conflict`] when somebody else was faster.
     pub async fn update_stream(&mut self, stream: &mut Stream, at: Millis) -> Result<(), StoreError> {
         let read_at = stream.version;
+        let before = self.status_at(&stream.id, read_at).await?;
         stream.version = read_at.saturating_add(1);
         stream.updated_at = at;
         let written = sqlx::query(
@@ -150,6 +154,7 @@ impl Tx {
         if written.rows_affected() == 0 {
             return Err(StoreError::Conflict);
         }
+        self.tally(stream, Move::From(before)).await?;
         self.note_change(&stream.key);
         Ok(())
     }
@@ -166,17 +171,31 @@ impl Tx {
         self.update_stream(stream, at).await
     }
 
-    /// Removes a stream and its lease.
+    /// The status that a version was written with. [`StoreError::Conflict`] when that version is no more.
+    async fn status_at(&mut self, id: &StreamId, version: i64) -> Result<String, StoreError> {
+        sqlx::query_scalar("SELECT status FROM streams WHERE id = $1 AND version = $2")
+            .bind(id.as_str().to_owned())
+            .bind(version)
+            .fetch_optional(self.connection())
+            .await?
+            .ok_or(StoreError::Conflict)
+    }
+
+    /// Removes a stream, as it was read, and its lease. [`StoreError::Conflict`] when somebody else was faster.
     pub async fn remove_stream(&mut self, stream: &Stream) -> Result<(), StoreError> {
-        for statement in [
-            "DELETE FROM streams WHERE stream_key = $1",
-            "DELETE FROM leases WHERE stream_key = $1",
-        ] {
-            sqlx::query(statement)
-                .bind(stream.key.as_str().to_owned())
-                .execute(self.connection())
-                .await?;
+        let removed = sqlx::query("DELETE FROM streams WHERE id = $1 AND version = $2")
+            .bind(stream.id.as_str().to_owned())
+            .bind(stream.version)
+            .execute(self.connection())
+            .await?;
+        if removed.rows_affected() == 0 {
+            return Err(StoreError::Conflict);
         }
+        sqlx::query("DELETE FROM leases WHERE stream_key = $1")
+            .bind(stream.key.as_str().to_owned())
+            .execute(self.connection())
+            .await?;
+        self.tally(stream, Move::Removed).await?;
         self.note_change(&stream.key);
         Ok(())
     }
@@ -263,12 +282,17 @@ async fn stream(
     row.as_ref().map(document).transpose()
 }
 
-async fn count_streams(connection: &mut AnyConnection, project: &ProjectId) -> Result<u64, StoreError> {
-    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM streams WHERE project = $1")
-        .bind(project.as_str().to_owned())
+/// How many streams match, on all pages together.
+async fn total(connection: &mut AnyConnection, project: &ProjectId, listing: &Listing) -> Result<u64, StoreError> {
+    if listing.q.is_none() && listing.from.is_none() && listing.to.is_none() {
+        return tally::count(connection, project, listing.status).await;
+    }
+    let filter = Filter::new(project, listing)?;
+    let count = format!("SELECT COUNT(*) FROM streams WHERE {}", filter.condition);
+    let total: i64 = sqlx::query_scalar_with(AssertSqlSafe(count), filter.values)
         .fetch_one(connection)
         .await?;
-    Ok(u64::try_from(count).unwrap_or(0))
+    Ok(u64::try_from(total).unwrap_or(0))
 }
 
 async fn stream_by_key(connection: &mut AnyConnection, key: &StreamKey) -> Result<Option<Stream>, StoreError> {
