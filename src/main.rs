@@ -1,6 +1,14 @@
-//! `weir`: origin and edge in one process, with embedded defaults.
+//! `weir`: origin and edge in one process with embedded defaults, and the operator's command line.
 
+mod check;
+mod client;
+mod keys;
+mod sign;
+mod streams;
+mod table;
 mod up;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -21,14 +29,40 @@ enum Command {
     /// Run an origin and an edge in this process.
     #[command(after_help = up::EXAMPLES)]
     Up(up::Args),
+    /// Streams, over the API of any origin.
+    #[command(subcommand, after_help = streams::EXAMPLES)]
+    Streams(streams::Streams),
+    /// API keys.
+    #[command(subcommand, after_help = keys::EXAMPLES)]
+    Keys(keys::Keys),
+    /// Make a signed playback address, offline.
+    #[command(after_help = sign::EXAMPLES)]
+    Sign(sign::Sign),
+    /// Check configuration files.
+    #[command(after_help = check::EXAMPLES)]
+    Check(check::Check),
 }
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
-    let args = match cli.command {
-        Some(Command::Up(args)) => args,
-        None => cli.up,
-    };
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(up::run(args))
+    runtime.block_on(async {
+        match cli.command {
+            None => up::run(cli.up).await,
+            Some(Command::Up(args)) => up::run(args).await,
+            Some(Command::Streams(streams)) => streams.run().await,
+            Some(Command::Keys(keys)) => keys.run().await,
+            Some(Command::Sign(sign)) => sign.run(),
+            Some(Command::Check(check)) => check.run().await,
+        }
+    })
 }

@@ -56,6 +56,9 @@ pub(crate) struct Args {
     /// Read `origin:` and `edge:` sections from a file instead of the embedded defaults.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Where streams and keys are kept: sqlite:<file> or postgres://… [default: from the configuration, sqlite:weir.db].
+    #[arg(long, value_name = "URL", env = "WEIR_DATABASE", hide_env_values = true)]
+    database: Option<String>,
     /// Only check the configuration: says file, line, key and what was expected.
     #[arg(long)]
     check: bool,
@@ -64,9 +67,9 @@ pub(crate) struct Args {
 /// `config/weir.yaml`: both nodes in one file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
-    origin: weir_origin::config::Config,
-    edge: weir_edge::config::Config,
+pub(crate) struct Config {
+    pub(crate) origin: weir_origin::config::Config,
+    pub(crate) edge: weir_edge::config::Config,
 }
 
 impl Validate for Config {
@@ -98,10 +101,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     let streams = named_streams(&args, &config)?;
+    let playback_is_configured = config.origin.control.playback.is_some();
     let origin = Origin::start(config.origin).await?;
     let mut edge_config = config.edge;
     edge_config.origins = vec![format!("http://{}", reachable(origin.http))];
     let edge = Edge::start(edge_config).await?;
+    if !playback_is_configured && let Some(base) = playback_base(&edge) {
+        origin.set_playback_base(&base);
+    }
     let stop = CancellationToken::new();
     let demo = args
         .demo
@@ -140,6 +147,7 @@ fn configuration(args: &Args) -> anyhow::Result<Config> {
             &mut config.origin.http.listen,
             &mut config.origin.rtmp.listen,
             &mut config.origin.admin.listen,
+            &mut config.origin.api.listen,
         ] {
             place(listen, args);
         }
@@ -147,6 +155,15 @@ fn configuration(args: &Args) -> anyhow::Result<Config> {
             place(&mut rtmps.listen, args);
         }
         config.edge.place(|listen| place(listen, args));
+    }
+    // The API hands out secrets: it is opened to other machines only by its own key in the file.
+    if args.config.is_none() {
+        config.origin.api.listen.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    if let Some(url) = &args.database {
+        config.origin.database.url.clone_from(url);
+    } else if args.ephemeral {
+        config.origin.database.url = "sqlite::memory:".to_owned();
     }
     let packaging = &mut config.origin.packaging;
     packaging.part_target = args.part_target.unwrap_or(packaging.part_target);
@@ -192,6 +209,11 @@ fn reachable(mut listener: SocketAddr) -> SocketAddr {
     listener
 }
 
+fn playback_base(edge: &Edge) -> Option<String> {
+    let plain = edge.http.map(|a| format!("http://{}", reachable(a)));
+    plain.or_else(|| edge.https.map(|a| format!("https://{}", reachable(a))))
+}
+
 fn ready_line(origin: &Origin, edge: &Edge, streams: &[StreamKey]) -> serde_json::Value {
     let http = edge.http.map(|a| format!("http://{}", reachable(a)));
     let https = edge.https.map(|a| format!("https://{}", reachable(a)));
@@ -220,7 +242,9 @@ fn ready_line(origin: &Origin, edge: &Edge, streams: &[StreamKey]) -> serde_json
             "http": format!("http://{}", reachable(origin.http)),
             "rtmp": format!("rtmp://{}/app", reachable(origin.rtmp)),
             "admin": format!("http://{}", reachable(origin.admin)),
+            "api": format!("http://{}", reachable(origin.api)),
         },
+        "firstKey": origin.first_key,
         "streams": streams,
     })
 }
@@ -253,6 +277,10 @@ fn welcome(origin: &Origin, edge: &Edge, demo: bool) -> String {
             reachable(edge.admin)
         ),
     );
+    line("api", format!("http://{}/docs", reachable(origin.api)));
+    if let Some(key) = &origin.first_key {
+        line("key", format!("{key}   shown this once; `weir keys create` makes more"));
+    }
     text.push_str("\n  Ctrl-C ends it.\n\n");
     text
 }

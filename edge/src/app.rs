@@ -10,7 +10,10 @@ use weir_shared::{
     serve::{drain::Drain, tcp, tls},
 };
 
-use crate::{cache::Store, config::Config, handle, live::followers::Followers, metrics::Metrics, upstream::Upstream};
+use crate::{
+    cache::Store, config::Config, directory::Directory, handle, live::followers::Followers, metrics::Metrics,
+    upstream::Upstream,
+};
 
 /// How long a shutdown lets holds be answered in the ordinary way; a live stream needs one part's time.
 const HOLD_LIMIT: Duration = Duration::from_secs(2);
@@ -49,8 +52,12 @@ impl Edge {
 
         let prometheus = prometheus::Registry::new();
         let metrics = Arc::new(Metrics::new(&prometheus)?);
-        let upstream = Arc::new(Upstream::new(&config.origins, metrics.clone()));
         let stop = CancellationToken::new();
+        let directory = match &config.directory {
+            Some(directory) => Some(Directory::new(directory, metrics.clone()).context("directory")?),
+            None => None,
+        };
+        let upstream = Arc::new(Upstream::new(&config.origins, directory.clone(), metrics.clone()));
         let store = Store::new(
             config.cache.max_bytes.0,
             upstream.clone(),
@@ -68,6 +75,7 @@ impl Edge {
         let handler = handle::Edge {
             followers,
             store,
+            directory: directory.clone(),
             metrics,
         };
         let limits = tcp::Limits {
@@ -82,8 +90,11 @@ impl Edge {
             admin: admin.local_addr()?,
             drain: drain.clone(),
             tasks: tasks.clone(),
-            stop,
+            stop: stop.clone(),
         };
+        if let Some(directory) = directory {
+            tokio::spawn(directory.follow(stop));
+        }
         if let Some(listener) = http {
             tasks.spawn(tcp::serve(
                 listener,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use weir_shared::config::{ByteSize, Fault, HumanDuration, Validate};
+use weir_shared::config::{ByteSize, Fault, HumanDuration, Secret, Validate};
 
 /// Everything an edge needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub struct Config {
     pub admin: Listen,
     /// Base addresses of origins, asked in this order: `http://10.0.0.5:8081`.
     pub origins: Vec<String>,
+    /// Streams as the fleet's control plane knows them. Left out: every stream is asked of `origins`.
+    pub directory: Option<Directory>,
     pub cache: Cache,
     pub follow: Follow,
     /// Connections open at once on one listener.
@@ -43,6 +45,28 @@ pub struct Https {
     pub certificate: Option<PathBuf>,
     #[serde(default)]
     pub key: Option<PathBuf>,
+}
+
+/// Where this edge learns of streams.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    /// Base addresses of origins' APIs, any of which may be asked: `https://10.0.0.5:8082`.
+    pub origins: Vec<String>,
+    /// The fleet's credential, as the origins have it.
+    pub credential: Secret,
+    /// PEM file with the certificate authority of the origins. `None`: those that browsers trust.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// Streams remembered.
+    #[serde(default = "Directory::default_max_records")]
+    pub max_records: u64,
+}
+
+impl Directory {
+    fn default_max_records() -> u64 {
+        100_000
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -75,6 +99,7 @@ impl Default for Config {
             }),
             admin: Listen { listen: local(9080) },
             origins: vec!["http://127.0.0.1:8081".to_owned()],
+            directory: None,
             cache: Cache::default(),
             follow: Follow::default(),
             max_connections: 20_000,
@@ -142,6 +167,29 @@ impl Validate for Config {
             "origins",
             "1 to 16 addresses like http://10.0.0.5:8081, without a path",
         );
+        if let Some(directory) = &self.directory {
+            let base = |origin: &String| {
+                let schemes = ["https://", "http://"].iter();
+                let authority = schemes.filter_map(|scheme| origin.strip_prefix(scheme)).next();
+                authority.is_some_and(|rest| rest.parse::<http::uri::Authority>().is_ok())
+            };
+            expect(
+                (1..=16).contains(&directory.origins.len()) && directory.origins.iter().all(base),
+                "directory.origins",
+                "1 to 16 addresses like https://10.0.0.5:8082, without a path",
+            );
+            let credential = directory.credential.reveal();
+            expect(
+                credential.len() >= 16 && credential.bytes().all(|b| b.is_ascii_graphic()),
+                "directory.credential",
+                "16 or more printable ASCII characters, the same as on the origins",
+            );
+            expect(
+                (1..=10_000_000).contains(&directory.max_records),
+                "directory.max_records",
+                "1 to 10000000",
+            );
+        }
         expect(self.cache.max_bytes.0 >= 16 << 20, "cache.max_bytes", "16MiB or more");
         let idle = self.follow.idle.0;
         expect(
@@ -170,6 +218,25 @@ mod tests {
     #[test]
     fn defaults_are_valid() {
         assert_eq!(Config::default().validate(), vec![]);
+    }
+
+    #[test]
+    fn a_directory_needs_origins_and_a_real_credential() {
+        let config = Config {
+            directory: Some(Directory {
+                origins: vec!["https://10.0.0.5:8082/api".to_owned()],
+                credential: Secret::new("short"),
+                ca: None,
+                max_records: 0,
+            }),
+            ..Config::default()
+        };
+        let keys: Vec<_> = config.validate().into_iter().map(|f| f.key).collect();
+        assert_eq!(
+            keys,
+            ["directory.origins", "directory.credential", "directory.max_records"]
+        );
+        assert!(!format!("{config:?}").contains("short"));
     }
 
     #[test]

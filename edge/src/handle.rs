@@ -1,6 +1,7 @@
-//! From a viewer's request to its answer, top to bottom: what is asked for, then a hold or a look-up, then the response.
+//! From a viewer's request to its answer, top to bottom: what is asked for, whether its stream is shown, then a hold or
+//! a look-up, then the response.
 //!
-//! Before this: `weir_shared::serve` (sockets). After this: `live/hold.rs` (playlists), `live/view.rs` and `cache.rs`
+//! Before this: `weir_shared::serve` (sockets). After this: `directory.rs` (streams), `live/hold.rs` (playlists), `live/view.rs` and `cache.rs`
 //! (objects), `weir_shared::serve::respond` (headers).
 
 use std::{sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ use weir_shared::{
 
 use crate::{
     cache::{self, Entry, Kind, Store},
+    directory::Directory,
     live::{
         followers::Followers,
         hold::{self, HOLD_TARGET_DURATIONS},
@@ -39,6 +41,8 @@ use crate::{
 pub struct Edge {
     pub followers: Arc<Followers>,
     pub store: Arc<Store>,
+    /// `None`: every stream is let in that an origin has.
+    pub directory: Option<Arc<Directory>>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -81,6 +85,7 @@ impl Edge {
             return Ok(page);
         }
         let Address { key, object } = address.ok_or(Refusal::NoSuchObject)?;
+        self.admit(&key, &object).await?;
         match object {
             Object::Index | Object::Direct(ObjectName::Multivariant) => {
                 let entry = self.store.get(path, Kind::Multivariant).await?;
@@ -98,6 +103,29 @@ impl Edge {
                 object,
             }) => self.media(asked, path, &key, &rendition, epoch, object).await,
         }
+    }
+
+    /// Refuses streams that there are not, and those that are not shown.
+    async fn admit(&self, key: &StreamKey, object: &Object) -> Result<(), Refusal> {
+        let Some(directory) = &self.directory else {
+            return Ok(());
+        };
+        let record = directory.record(key).await?;
+        match record.closed() {
+            Some(why) if !self.plays_out(key, object) => Err(Refusal::Closed(why)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this belongs to a broadcast that has just ended here: who was watching sees its end, not a refusal.
+    fn plays_out(&self, key: &StreamKey, object: &Object) -> bool {
+        let rendition = match object {
+            Object::Direct(ObjectName::MediaPlaylist(name)) => name,
+            Object::Direct(ObjectName::Media { rendition, .. }) => rendition,
+            Object::Index | Object::Direct(ObjectName::Multivariant) => return false,
+        };
+        let view = self.followers.peek(key, rendition);
+        view.is_some_and(|view| view.edge.ended)
     }
 
     /// An init section, segment or part: from the live end if it is there, else from the store.

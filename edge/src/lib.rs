@@ -6,6 +6,7 @@
 pub mod app;
 pub mod cache;
 pub mod config;
+pub mod directory;
 pub mod handle;
 pub mod live;
 pub mod metrics;

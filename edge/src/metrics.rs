@@ -19,6 +19,11 @@ pub struct Metrics {
     pub holding: IntGauge,
     pub hold_seconds: Histogram,
     pub shed: IntCounterVec,
+    /// By result: `hit`, `negative`, `fetched`, `unknown`, `failed`, `shed`.
+    pub directory_lookups: IntCounterVec,
+    pub directory_connected: IntGauge,
+    pub directory_records: IntGauge,
+    pub directory_changes: IntCounter,
 }
 
 impl Metrics {
@@ -77,6 +82,24 @@ impl Metrics {
                 "weir_edge_shed_total",
                 "Requests refused because a limit was reached.",
                 &["limit"],
+            )?,
+            directory_lookups: vec(
+                "weir_edge_directory_lookups_total",
+                "Look-ups of streams: hit = known, negative = known to be unknown, fetched and unknown = an origin was \
+                 asked, failed = no origin answered.",
+                &["result"],
+            )?,
+            directory_connected: gauge(
+                "weir_edge_directory_connected",
+                "1 while an origin tells this edge of changed streams; 0: it goes on with what it knows.",
+            )?,
+            directory_records: gauge("weir_edge_directory_records", "Streams this edge knows.")?,
+            directory_changes: add(
+                registry,
+                IntCounter::new(
+                    "weir_edge_directory_changes_total",
+                    "Changes of streams that this edge was told of.",
+                )?,
             )?,
         })
     }

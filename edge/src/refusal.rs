@@ -5,11 +5,12 @@
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use weir_shared::{
+    directory::Closed,
     hls::reload::BadDirective,
     serve::{body::Body, respond},
 };
 
-use crate::cache::Absent;
+use crate::{cache::Absent, directory::NoRecord};
 
 /// When a viewer may try again after a refusal that passes by itself.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -31,6 +32,12 @@ pub enum Refusal {
     Busy,
     /// Ours: this edge is shutting down.
     Ending,
+    /// The viewer's fault: no stream has this key.
+    NoSuchStream,
+    /// Nobody's fault: the stream is not shown now.
+    Closed(Closed),
+    /// The fleet's fault: no origin tells what this stream is.
+    DirectoryUnavailable,
     /// What the origin said no to: its status (4xx, 5xx) and its JSON reason, if it gave a short one.
     Origin { status: StatusCode, reason: Option<Bytes> },
 }
@@ -46,6 +53,16 @@ impl From<Absent> for Refusal {
     }
 }
 
+impl From<NoRecord> for Refusal {
+    fn from(why: NoRecord) -> Self {
+        match why {
+            NoRecord::Unknown => Self::NoSuchStream,
+            NoRecord::Unavailable => Self::DirectoryUnavailable,
+            NoRecord::Busy => Self::Busy,
+        }
+    }
+}
+
 impl Refusal {
     pub fn response(self) -> Response<Body> {
         use StatusCode as S;
@@ -53,6 +70,18 @@ impl Refusal {
             |code, message| respond::refusal_until(S::SERVICE_UNAVAILABLE, code, message, RETRY_AFTER_SECONDS);
         match self {
             Self::NoSuchObject => respond::refusal(S::NOT_FOUND, "not_found", "there is no such object"),
+            Self::NoSuchStream => respond::refusal(S::NOT_FOUND, "unknown_stream", "there is no such stream"),
+            Self::Closed(Closed::Disabled) => respond::refusal(
+                S::FORBIDDEN,
+                "stream_disabled",
+                "the broadcast is over, or the stream was switched off",
+            ),
+            Self::Closed(Closed::Backstage) => respond::refusal(
+                S::FORBIDDEN,
+                "stream_backstage",
+                "the stream is not open to viewers yet",
+            ),
+            Self::DirectoryUnavailable => passing("directory_unavailable", "no origin can tell what this stream is"),
             Self::BadDirective(why) => respond::refusal(S::BAD_REQUEST, "bad_directive", &why.to_string()),
             Self::TooFarAhead => respond::refusal(
                 S::BAD_REQUEST,
@@ -93,6 +122,7 @@ mod tests {
             (Refusal::OriginUnreachable, 503),
             (Refusal::Busy, 503),
             (Refusal::Ending, 503),
+            (Refusal::DirectoryUnavailable, 503),
             (
                 Refusal::Origin {
                     status: StatusCode::BAD_GATEWAY,
@@ -118,6 +148,8 @@ mod tests {
     fn a_viewers_fault_does_not_ask_for_a_retry() {
         for refusal in [
             Refusal::NoSuchObject,
+            Refusal::NoSuchStream,
+            Refusal::Closed(Closed::Backstage),
             Refusal::TooFarAhead,
             Refusal::BadDirective(BadDirective::Msn),
             Refusal::Origin {

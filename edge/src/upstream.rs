@@ -2,13 +2,7 @@
 //!
 //! Before this: `cache/store.rs` and `live/follower.rs`, which want something. After this: the origin's `deliver`.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, StatusCode, Uri, header};
@@ -17,10 +11,11 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use moka::future::Cache;
 use tokio::time::{Instant, timeout_at};
-use weir_shared::serve::respond;
+use weir_shared::{hls::address::Address, serve::respond};
 
-use crate::metrics::Metrics;
+use crate::{directory::Directory, metrics::Metrics};
 
 /// Time to connect to an origin.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -30,6 +25,8 @@ const REASON_LIMIT: usize = 1024;
 const IDLE_CONNECTIONS: usize = 256;
 /// How long an origin that failed is asked last.
 const PENALTY: Duration = Duration::from_secs(2);
+/// Origins of which it is remembered that they failed.
+const MAX_PENALTIES: u64 = 1024;
 
 /// Why an origin's answer can't be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -65,19 +62,17 @@ impl Answer {
 /// The origins of this edge.
 pub struct Upstream {
     client: Client<HttpConnector, Empty<Bytes>>,
-    origins: Vec<Origin>,
-    started: Instant,
+    /// Base addresses.
+    origins: Vec<String>,
+    /// Knows which origin has which stream; `None`: any may.
+    directory: Option<Arc<Directory>>,
+    /// Origins that failed lately: asked last.
+    failed: Cache<String, ()>,
     metrics: Arc<Metrics>,
 }
 
-struct Origin {
-    base: String,
-    /// Milliseconds since `started` until which this origin is asked last.
-    penalty_until: AtomicU64,
-}
-
 impl Upstream {
-    pub fn new(origins: &[String], metrics: Arc<Metrics>) -> Self {
+    pub fn new(origins: &[String], directory: Option<Arc<Directory>>, metrics: Arc<Metrics>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -87,17 +82,14 @@ impl Upstream {
             .pool_idle_timeout(Duration::from_secs(8))
             .pool_timer(TokioTimer::new())
             .build(connector);
-        let origins = origins
-            .iter()
-            .map(|base| Origin {
-                base: base.trim_end_matches('/').to_owned(),
-                penalty_until: AtomicU64::new(0),
-            })
-            .collect();
         Self {
             client,
-            origins,
-            started: Instant::now(),
+            origins: origins.iter().map(|base| trimmed(base)).collect(),
+            directory,
+            failed: Cache::builder()
+                .max_capacity(MAX_PENALTIES)
+                .time_to_live(PENALTY)
+                .build(),
             metrics,
         }
     }
@@ -105,14 +97,11 @@ impl Upstream {
     /// Asks the origins in order, those that failed lately last, until one has an answer other than 404 or 5xx. Where
     /// none has, the first of those is the answer; an error if there was none at all.
     pub async fn get(&self, path: &str, deadline: Instant, limit: usize) -> Result<Answer, UpstreamError> {
-        let now = self.now_ms();
-        let mut order: Vec<&Origin> = self.origins.iter().collect();
-        order.sort_by_key(|o| o.penalty_until.load(Ordering::Relaxed) > now);
         let mut refused = None;
         let mut failure = UpstreamError::Unreachable;
-        for origin in order {
+        for origin in self.candidates(path).await {
             self.metrics.upstream_in_flight.inc();
-            let result = match timeout_at(deadline, self.ask(origin, path, limit)).await {
+            let result = match timeout_at(deadline, self.ask(&origin, path, limit)).await {
                 Ok(result) => result,
                 Err(_) => Err(UpstreamError::Timeout),
             };
@@ -124,9 +113,7 @@ impl Upstream {
                 }
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
-                    origin
-                        .penalty_until
-                        .store(self.now_ms() + PENALTY.as_millis() as u64, Ordering::Relaxed);
+                    self.failed.insert(origin, ()).await;
                     failure = error;
                 }
             }
@@ -134,8 +121,34 @@ impl Upstream {
         refused.ok_or(failure)
     }
 
-    async fn ask(&self, origin: &Origin, path: &str, limit: usize) -> Result<Answer, UpstreamError> {
-        let uri: Uri = format!("{}{path}", origin.base)
+    /// Whom to ask: first those that own the stream, then the others; of each, those that failed lately last.
+    async fn candidates(&self, path: &str) -> Vec<String> {
+        let (path, _) = path.split_once('?').unwrap_or((path, ""));
+        let key = Address::parse(path).map(|address| address.key);
+        let owners = match (&self.directory, key) {
+            (Some(directory), Some(key)) => directory.origins(&key).await,
+            _ => Vec::new(),
+        };
+        let (mut well, mut failed) = (Vec::new(), Vec::new());
+        for base in owners
+            .iter()
+            .map(|base| trimmed(base))
+            .chain(self.origins.iter().cloned())
+        {
+            if well.contains(&base) || failed.contains(&base) {
+                continue;
+            }
+            match self.failed.get(&base).await {
+                None => well.push(base),
+                Some(()) => failed.push(base),
+            }
+        }
+        well.append(&mut failed);
+        well
+    }
+
+    async fn ask(&self, origin: &str, path: &str, limit: usize) -> Result<Answer, UpstreamError> {
+        let uri: Uri = format!("{origin}{path}")
             .parse()
             .map_err(|_| UpstreamError::Unreachable)?;
         let mut request = Request::new(Empty::new());
@@ -172,10 +185,10 @@ impl Upstream {
             body: bytes.freeze(),
         })
     }
+}
 
-    fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
-    }
+fn trimmed(base: &str) -> String {
+    base.trim_end_matches('/').to_owned()
 }
 
 fn outcome(result: &Result<Answer, UpstreamError>) -> &'static str {

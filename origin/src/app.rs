@@ -1,18 +1,35 @@
 //! Wiring: the only file that knows all parts of the origin.
 
-use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
+mod node;
+mod outside;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use http::{Response, request::Parts};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_shared::{
     metrics::{Admin, AdminExtra},
     serve::{self, body::Body, drain::Drain, respond},
 };
 
+use self::outside::Outside;
 use crate::{
     config::Config,
+    control::{
+        addresses::{AddressBook, Addresses},
+        api::{self, ApiState},
+        model::DEFAULT,
+        node::News,
+        service::Control,
+        store::Store,
+    },
     deliver::route::Deliver,
     ingest::{
         Entrance,
@@ -28,6 +45,9 @@ use crate::{
 /// How long a shutdown waits for held requests and publishers.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
+/// News of streams that wait to be written down. When it is full the media side drops its news and tells again later.
+const NEWS_QUEUE: usize = 1024;
+
 /// A running origin. Dropping it leaves its tasks running; end it with [`Origin::shutdown`].
 pub struct Origin {
     /// Where edges and direct players ask.
@@ -37,6 +57,14 @@ pub struct Origin {
     /// The same over TLS.
     pub rtmps: Option<SocketAddr>,
     pub admin: SocketAddr,
+    /// The REST API.
+    pub api: SocketAddr,
+    /// A fresh database's first API key. It is in no other place: show it.
+    pub first_key: Option<String>,
+    pub control: Arc<Control>,
+    /// Where the media side tells the control plane what happened.
+    pub news: mpsc::Sender<News>,
+    addresses: Arc<AddressBook>,
     drain: Drain,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -58,6 +86,8 @@ impl Origin {
             None => None,
         };
         let admin = bind(config.admin.listen, "admin.listen").await?;
+
+        let api = bind(config.api.listen, "api.listen").await?;
 
         let prometheus = prometheus::Registry::new();
         let metrics = Arc::new(Metrics::new(&prometheus)?);
@@ -83,11 +113,34 @@ impl Origin {
         let door = Arc::new(RegistryDoor(registry.clone()));
         let ingest = rtmp::Server::new(rtmp_config, admission, door, stop.clone());
 
+        let store = Store::open(&config.database.url).await.context("database.url")?;
+        let media = Arc::new(node::MediaNode::new(registry.clone(), catalog.clone()));
+        let name = config.control.node.clone().unwrap_or_else(|| node_name(&http));
+        let outside = Outside::new(&config, &store, &name, reachable(&http)?, &prometheus, stop.clone())?;
+        let control = Control::new(store, media, outside.outbox(), &name);
+        let seeds: Vec<_> = config.streams.iter().map(|s| s.key.clone()).collect();
+        control.seed_streams(&DEFAULT.parse()?, &seeds).await?;
+        control.recover().await?;
+        let first_key = control.first_key().await?;
+        let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp)?));
+        let (news, heard) = mpsc::channel(NEWS_QUEUE);
+        tasks.spawn(control.clone().run(heard, stop.clone()));
+        let state = ApiState {
+            control: control.clone(),
+            addresses: addresses.clone(),
+        };
+        let router = outside.start(state, &tasks);
+
         let started = Self {
             http: http.local_addr()?,
             rtmp: rtmp.local_addr()?,
             rtmps: rtmps.as_ref().map(TcpListener::local_addr).transpose()?,
             admin: admin.local_addr()?,
+            api: api.local_addr()?,
+            first_key,
+            control,
+            news,
+            addresses,
             drain: drain.clone(),
             stop: stop.clone(),
             tasks: tasks.clone(),
@@ -125,6 +178,7 @@ impl Origin {
                     .listen(listener, Entrance::Shared, wrapping, stop.clone()),
             );
         }
+        tasks.spawn(api::serve(api, router, drain.clone()));
 
         let deliver = Deliver {
             registry: registry.clone(),
@@ -136,8 +190,13 @@ impl Origin {
         let admin_side = Admin::new(prometheus, drain.clone()).with(Arc::new(StreamList(registry)));
         tasks.spawn(serve::tcp::serve(admin, None, limits, admin_side, drain));
         tasks.close();
-        tracing::info!(http = %started.http, rtmp = %started.rtmp, admin = %started.admin, "origin is ready");
+        tracing::info!(http = %started.http, rtmp = %started.rtmp, admin = %started.admin, api = %started.api, "origin is ready");
         Ok(started)
+    }
+
+    /// Playback addresses in the API begin with this from now on.
+    pub fn set_playback_base(&self, base: &str) {
+        self.addresses.set_playback_base(base);
     }
 
     /// Ends publishers, answers held requests, closes. Playlists do not end: whoever starts next goes on.
@@ -152,6 +211,7 @@ impl Origin {
         if tokio::time::timeout(DRAIN_LIMIT, all).await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
+        self.control.store.close().await;
     }
 }
 
@@ -159,6 +219,33 @@ async fn bind(at: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(at)
         .await
         .with_context(|| format!("{key}: can't listen on {at} (is another program using this port?)"))
+}
+
+/// Host name and port: unique among origins, and the same after a restart.
+fn node_name(http: &TcpListener) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let port = http.local_addr().map_or(0, |a| a.port());
+    format!("{}:{port}", host.trim())
+}
+
+/// As programs on this machine reach it.
+fn reachable(listener: &TcpListener) -> anyhow::Result<SocketAddr> {
+    let mut at = listener.local_addr()?;
+    if at.ip().is_unspecified() {
+        at.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    Ok(at)
+}
+
+fn addresses(config: &Config, http: &TcpListener, rtmp: &TcpListener) -> anyhow::Result<Addresses> {
+    let (http, rtmp) = (reachable(http)?, reachable(rtmp)?);
+    let control = &config.control;
+    Ok(Addresses {
+        host: control.host.clone().unwrap_or_else(|| rtmp.ip().to_string()),
+        rtmp_port: Some(rtmp.port()),
+        playback_base: control.playback.clone().unwrap_or_else(|| format!("http://{http}")),
+        ..Addresses::default()
+    })
 }
 
 /// `/streams` on the admin port: what is live and how it is doing.

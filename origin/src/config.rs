@@ -10,9 +10,15 @@ use std::{
 mod ingest;
 
 use serde::{Deserialize, Serialize};
-use weir_shared::config::{Fault, HumanDuration, Validate};
+use weir_shared::config::{Fault, HumanDuration, Secret, Validate};
 
-use crate::{ingest::catalog::Catalog, live::pipeline, live::registry, package::segmenter::Targets};
+use crate::{
+    control::{directory::CREDENTIAL_MIN_BYTES, guard::Guard},
+    ingest::catalog::Catalog,
+    live::pipeline,
+    live::registry,
+    package::segmenter::Targets,
+};
 
 pub use ingest::{Backup, Rtmp, Rtmps, Stream, Tls, Webhook};
 
@@ -30,8 +36,15 @@ pub struct Config {
     /// Asked about every publish, after its credentials were right.
     pub admission_webhook: Option<Webhook>,
     pub admin: Listen,
+    /// The REST API: a port of its own, because its answers hold secrets.
+    pub api: Listen,
+    pub database: Database,
+    pub control: Control,
+    pub webhooks: Webhooks,
+    /// What edges may ask about streams. Left out: nothing.
+    pub directory: Option<Directory>,
     pub packaging: Packaging,
-    /// Streams that may be pushed.
+    /// Streams that are made sure to exist, without the API.
     pub streams: Vec<Stream>,
     /// Development: accept a push with any well-formed key.
     pub any_key: bool,
@@ -52,6 +65,51 @@ impl Listen {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         }
     }
+}
+
+/// Where streams, keys and events are kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// `sqlite:<file>`, `sqlite::memory:` or `postgres://…`. May hold a password: never logged.
+    pub url: String,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: "sqlite:weir.db".to_owned(),
+        }
+    }
+}
+
+/// What the control plane tells others about this node.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Control {
+    /// This node's name: unique in the fleet, the same after a restart. `None`: host name and HTTP port.
+    pub node: Option<String>,
+    /// Host name that encoders are given. `None`: the address that RTMP listens on, or 127.0.0.1.
+    pub host: Option<String>,
+    /// `https://…` of the edges, for playback addresses. `None`: this node.
+    pub playback: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhooks {
+    /// Networks that webhooks may be posted to besides public addresses.
+    pub allow: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    /// What all origins and edges of the fleet know and nobody else.
+    pub credential: Secret,
+    /// Base address at which edges reach this origin's media. `None`: where it listens.
+    #[serde(default)]
+    pub url: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -76,6 +134,11 @@ impl Default for Config {
             tls: Tls::default(),
             admission_webhook: None,
             admin: Listen::local(9081),
+            api: Listen::local(8082),
+            database: Database::default(),
+            control: Control::default(),
+            webhooks: Webhooks::default(),
+            directory: None,
             packaging: Packaging::default(),
             streams: Vec::new(),
             any_key: false,
@@ -164,14 +227,50 @@ impl Validate for Config {
             "at most 1h",
         );
         expect((1..=100_000).contains(&self.max_streams), "max_streams", "1 to 100000");
-        expect(
-            self.any_key || !self.streams.is_empty(),
-            "streams",
-            "at least one {key: …}, or any_key: true for development",
-        );
         let distinct: HashSet<_> = self.streams.iter().map(|s| &s.key).collect();
         expect(distinct.len() == self.streams.len(), "streams", "each key once");
         self.validate_ingest(&mut expect);
+        let scheme = self.database.url.split(':').next().unwrap_or_default();
+        expect(
+            matches!(scheme, "sqlite" | "postgres" | "postgresql"),
+            "database.url",
+            "sqlite:<file>, sqlite::memory: or postgres://…",
+        );
+        let c = &self.control;
+        expect(
+            c.node.as_ref().is_none_or(|n| !n.is_empty() && n.len() <= 128),
+            "control.node",
+            "1 to 128 characters",
+        );
+        expect(
+            c.playback
+                .as_ref()
+                .is_none_or(|p| (p.starts_with("http://") || p.starts_with("https://")) && !p.ends_with('/')),
+            "control.playback",
+            "http://… or https://… without a slash at the end",
+        );
+        expect(
+            Guard::parse(&self.webhooks.allow).is_ok(),
+            "webhooks.allow",
+            "networks like 10.20.0.0/16 or fd00::/8",
+        );
+        if let Some(directory) = &self.directory {
+            let credential = directory.credential.reveal();
+            expect(
+                credential.len() >= CREDENTIAL_MIN_BYTES && credential.bytes().all(|b| b.is_ascii_graphic()),
+                "directory.credential",
+                "16 or more printable ASCII characters, the same on all origins and edges",
+            );
+            let base = |url: &String| {
+                let authority = url.strip_prefix("http://");
+                authority.is_some_and(|rest| rest.parse::<http::uri::Authority>().is_ok())
+            };
+            expect(
+                directory.url.as_ref().is_none_or(base),
+                "directory.url",
+                "an address like http://10.0.0.5:8081, without a path",
+            );
+        }
         faults
     }
 }
@@ -181,18 +280,27 @@ mod tests {
     use super::*;
 
     fn faults(change: impl FnOnce(&mut Config)) -> Vec<String> {
-        let mut config = Config {
-            any_key: true,
-            ..Config::default()
-        };
+        let mut config = Config::default();
         change(&mut config);
         config.validate().into_iter().map(|f| f.key).collect()
     }
 
     #[test]
-    fn defaults_are_valid_once_a_stream_is_named() {
+    fn defaults_are_valid() {
         assert_eq!(faults(|_| ()), Vec::<String>::new());
-        assert_eq!(faults(|c| c.any_key = false), ["streams"]);
+        assert_eq!(faults(|c| c.database.url = "mysql://h/db".into()), ["database.url"]);
+    }
+
+    #[test]
+    fn networks_and_the_fleets_credential_are_checked_at_start() {
+        let found = faults(|c| {
+            c.webhooks.allow = vec!["10.0.0.0/33".to_owned()];
+            c.directory = Some(Directory {
+                credential: Secret::new("short"),
+                url: Some("https://10.0.0.5/x".to_owned()),
+            });
+        });
+        assert_eq!(found, ["webhooks.allow", "directory.credential", "directory.url"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod app;
 pub mod codec;
 pub mod config;
+pub mod control;
 pub mod deliver;
 pub mod ingest;
 pub mod live;

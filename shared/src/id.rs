@@ -108,6 +108,27 @@ name_type!(
     32
 );
 
+name_type!(
+    /// A project: who owns streams and API keys.
+    ProjectId,
+    "project",
+    64
+);
+
+name_type!(
+    /// A stream in the control plane. Unlike its key it opens nothing, so it may be shown and logged.
+    StreamId,
+    "stream id",
+    64
+);
+
+name_type!(
+    /// A plan: what a project may have.
+    PlanId,
+    "plan",
+    64
+);
+
 /// One life of a stream's pipeline: its start in milliseconds since 1970. Every object name carries it, so that a
 /// restarted origin never reuses a name that a cache may still hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

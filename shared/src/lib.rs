@@ -5,6 +5,7 @@
 //! | [`id`] | stream keys, rendition names, epochs: parsed once, never mixed up |
 //! | [`media`] | media time, the only place that rescales |
 //! | [`hls`] | positions, reload directives, playlists as data, text and deltas |
+//! | [`directory`] | what an edge must know of a stream, and how it asks |
 //! | [`hold`] | the only wait for "position reached or deadline" |
 //! | [`retry`] | capped back-off with jitter |
 //! | [`serve`] | HTTP: accept loops, TLS, responses, draining |
@@ -13,6 +14,7 @@
 //! Files that hold protocol logic take bytes and a `now` and give back values; they import no runtime, socket or clock.
 
 pub mod config;
+pub mod directory;
 pub mod hls;
 pub mod hold;
 pub mod id;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 use weir_shared::hls::{parse, playlist::MediaPlaylist};
@@ -28,6 +28,11 @@ impl Reply {
 
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
+    }
+
+    /// The body as JSON; null when it is none.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or(serde_json::Value::Null)
     }
 
     /// The body as a media playlist.
@@ -69,4 +74,25 @@ pub async fn ask(at: SocketAddr, method: Method, path: &str, headers: &[(&str, &
     timeout(PATIENCE, exchange)
         .await
         .with_context(|| format!("{path}: no answer in {PATIENCE:?}"))?
+}
+
+/// A request with a body.
+pub async fn exchange(at: SocketAddr, request: Request<Full<Bytes>>) -> anyhow::Result<Reply> {
+    let exchange = async {
+        let stream = TcpStream::connect(at).await?;
+        stream.set_nodelay(true)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(connection);
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        driver.abort();
+        anyhow::Ok(Reply {
+            status: head.status,
+            headers: head.headers,
+            body,
+        })
+    };
+    timeout(PATIENCE, exchange)
+        .await
+        .with_context(|| format!("no answer in {PATIENCE:?}"))?
 }

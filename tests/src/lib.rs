@@ -4,8 +4,20 @@
 //! |---|---|
 //! | [`site`] | origins and edges on free ports, broadcasts into them |
 //! | [`push`] | pushes that get in or don't, relays between encoder and origin |
+//! | [`control`] | a control plane without an origin: a database, streams, a clock to turn |
+//! | [`receiver`] | a webhook receiver that answers as it is told |
+//! | [`rest`] | calls of the REST API, and its event feed |
+//! | [`database`] | SQLite and PostgreSQL, each test with its own |
+//! | [`api`] | the REST API without a socket |
+//! | [`crash`] | `kill -9` at random moments |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
 
+pub mod api;
 pub mod client;
+pub mod control;
+pub mod crash;
+pub mod database;
 pub mod push;
+pub mod receiver;
+pub mod rest;
 pub mod site;

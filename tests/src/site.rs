@@ -43,6 +43,8 @@ pub fn origin_config() -> origin_config::Config {
     config.http.listen = anywhere();
     config.rtmp.listen = anywhere();
     config.admin.listen = anywhere();
+    config.api.listen = anywhere();
+    config.database.url = "sqlite::memory:".to_owned();
     config.packaging.part_target = HumanDuration(Duration::from_millis(200));
     config.packaging.segment_target = HumanDuration(Duration::from_secs(1));
     config.packaging.window = HumanDuration(Duration::from_secs(20));

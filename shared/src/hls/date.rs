@@ -19,7 +19,7 @@ pub fn utc(time: SystemTime) -> String {
 }
 
 /// Appends `2026-11-21T08:40:00.123Z`. False, and nothing appended, when the year has not four digits.
-pub(super) fn push_date(out: &mut String, time: SystemTime) -> bool {
+pub fn push_date(out: &mut String, time: SystemTime) -> bool {
     let Some(ms) = unix_millis(time).filter(|ms| DATE_RANGE_MS.contains(ms)) else {
         return false;
     };
@@ -36,7 +36,7 @@ pub(super) fn push_date(out: &mut String, time: SystemTime) -> bool {
 
 /// Reads an ISO 8601 date and time with an optional fraction (cut to milliseconds) and zone (`Z`, `±hh:mm`, `±hhmm`,
 /// `±hh`; none means UTC).
-pub(super) fn date(text: &str) -> Option<SystemTime> {
+pub fn date(text: &str) -> Option<SystemTime> {
     let (day, time) = text.split_once(['T', 't'])?;
     let mut fields = day.split('-');
     let mut next = |width| fields.next().and_then(|field| fixed(field, width));

@@ -1,0 +1,121 @@
+//! The border between the control plane and the node that carries the media: calls go out through [`Node`], news come
+//! in as [`News`]. Neither side knows the other's insides, and no call waits: the media path is never held up.
+//!
+//! Before this: `control.rs`. After this: whatever `app.rs` wires in.
+
+use serde::Serialize;
+use weir_shared::id::StreamKey;
+
+use super::{
+    lifecycle::{Event, Slot},
+    model::{Credentials, Limits, OnRotate, Stream},
+};
+
+/// What a node must know to admit publishers and viewers of one stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamPolicy {
+    pub key: StreamKey,
+    /// Whether a publisher is let in: the stream is active and not DISABLED.
+    pub accepts_publisher: bool,
+    pub credentials: Credentials,
+    /// What happens to a publisher whose credentials were rotated.
+    pub on_rotate: OnRotate,
+    /// Backstage: viewers are refused until the broadcast starts.
+    pub backstage: bool,
+    pub broadcasting: bool,
+    pub signed_playback: bool,
+    /// Seconds of the past that stay seekable; 0: no DVR.
+    pub dvr_seconds: u32,
+    pub limits: Limits,
+}
+
+impl StreamPolicy {
+    pub fn of(stream: &Stream, limits: &Limits) -> Self {
+        let settings = &stream.settings;
+        Self {
+            key: stream.key.clone(),
+            accepts_publisher: stream.state.accepts_publisher(),
+            credentials: stream.credentials.clone(),
+            on_rotate: settings.on_rotate,
+            backstage: stream.state.backstage,
+            broadcasting: stream.state.broadcasting,
+            signed_playback: settings.signed_playback,
+            dvr_seconds: if settings.dvr_enabled { settings.dvr_duration } else { 0 },
+            limits: limits.clone(),
+        }
+    }
+}
+
+/// How a live stream is doing.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// Bits per second that arrive.
+    pub bitrate: Option<u64>,
+    /// Frames per second that arrive.
+    pub frame_rate: Option<f64>,
+    /// Seconds between key frames.
+    pub key_frame_interval: Option<f64>,
+    /// Bytes held in memory for playback.
+    pub window_bytes: u64,
+    /// Frames that could not be used.
+    pub frames_dropped: u64,
+    /// What the broadcaster could do better.
+    pub warnings: Vec<String>,
+}
+
+/// What the control plane asks of the node. Every call returns at once; calls about unknown keys do nothing.
+pub trait Node: Send + Sync + 'static {
+    /// From now on this holds for the stream.
+    fn apply(&self, policy: StreamPolicy);
+    /// The stream is gone for good.
+    fn remove(&self, key: &StreamKey);
+    /// Closes the stream's publishers with an error that they show.
+    fn kick(&self, key: &StreamKey);
+    /// Ends the stream's playlists.
+    fn end(&self, key: &StreamKey);
+    /// Forgets everything but the live edge.
+    fn clear_dvr(&self, key: &StreamKey);
+    /// `None`: not live on this node.
+    fn health(&self, key: &StreamKey) -> Option<Health>;
+}
+
+/// For an API without a node: every call does nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Nowhere;
+
+impl Node for Nowhere {
+    fn apply(&self, _: StreamPolicy) {}
+    fn remove(&self, _: &StreamKey) {}
+    fn kick(&self, _: &StreamKey) {}
+    fn end(&self, _: &StreamKey) {}
+    fn clear_dvr(&self, _: &StreamKey) {}
+    fn health(&self, _: &StreamKey) -> Option<Health> {
+        None
+    }
+}
+
+/// What the node tells the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    pub key: StreamKey,
+    pub what: Happening,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happening {
+    Connected(Slot),
+    Left(Slot),
+    /// The node gave the broadcast up: grace time over, input idle.
+    Ended,
+}
+
+impl From<Happening> for Event {
+    fn from(happening: Happening) -> Self {
+        match happening {
+            Happening::Connected(slot) => Self::Connected(slot),
+            Happening::Left(slot) => Self::Left(slot),
+            Happening::Ended => Self::Ended,
+        }
+    }
+}

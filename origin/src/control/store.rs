@@ -1,0 +1,238 @@
+//! The control plane's memory: SQLite on one machine, PostgreSQL shared by many origins, the same queries on both.
+//!
+//! A write is acknowledged only when it survives `kill -9`: SQLite runs with a write-ahead log and `synchronous=FULL`
+//! (every commit is on the disk before it returns), PostgreSQL with its own default, `synchronous_commit=on`.
+//!
+//! Before this: `api/…` and `control.rs`. Never on the media path.
+
+mod idempotency;
+mod keys;
+mod leases;
+mod migrate;
+mod projects;
+mod streams;
+mod tally;
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use sqlx::{
+    Any, AnyConnection, AnyPool, Executor as _, Transaction,
+    any::{AnyConnectOptions, AnyPoolOptions},
+};
+use tokio::sync::broadcast;
+use weir_shared::id::StreamKey;
+
+pub use idempotency::Replay;
+pub use keys::NewKey;
+pub use leases::{Claim, Lease};
+pub use streams::{Listing, Page};
+
+/// Connections that read at once.
+const READERS: u32 = 4;
+/// Longest wait for a free connection, and for SQLite's single writer. Later: 503, and the caller may try again.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Changes a follower may be behind before it has to look at the whole table again.
+const CHANGE_BACKLOG: usize = 4096;
+
+/// Milliseconds since 1970, as every time in the store.
+pub type Millis = i64;
+
+/// The wall clock, in the store's unit.
+pub fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// Which database this is. Queries are the same; only the set-up of a connection differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// Why the store did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("database: expected sqlite:<file>, sqlite::memory: or postgres://…")]
+    Address,
+    #[error("the database's schema can't be brought up to date: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// Trying again soon helps.
+    #[error("the database is busy")]
+    Busy,
+    /// Another stream, key, plan or project has this name.
+    #[error("the name is taken")]
+    Taken,
+    /// Somebody else changed the row in between.
+    #[error("the stream was changed by somebody else at the same time")]
+    Conflict,
+    /// The lease has passed to another origin, or ran out: this one must not write.
+    #[error("another origin owns the stream")]
+    NotOwner,
+    /// A row that this program did not write.
+    #[error("a stored document can't be read: {0}")]
+    Document(#[from] serde_json::Error),
+    #[error("database: {0}")]
+    Database(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::PoolTimedOut => Self::Busy,
+            sqlx::Error::Database(told) if told.is_unique_violation() => Self::Taken,
+            // SQLITE_BUSY and SQLITE_LOCKED, with their extended codes; PostgreSQL's serialization failures and deadlocks.
+            sqlx::Error::Database(told) => match told.code().as_deref() {
+                Some("5" | "6" | "261" | "517" | "40001" | "40P01") => Self::Busy,
+                _ => Self::Database(error),
+            },
+            _ => Self::Database(error),
+        }
+    }
+}
+
+/// What followers of the store are told after a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    pub key: StreamKey,
+}
+
+/// Clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    engine: Engine,
+    readers: AnyPool,
+    /// SQLite has one writer at a time: waiting in our queue beats failing in its.
+    writers: AnyPool,
+    changes: broadcast::Sender<Changed>,
+}
+
+/// A unit of work: all of it happens, or nothing. Dropped without [`Tx::commit`], nothing.
+pub struct Tx {
+    inner: Transaction<'static, Any>,
+    changed: BTreeSet<StreamKey>,
+    changes: broadcast::Sender<Changed>,
+}
+
+impl Store {
+    /// Opens the database, creates it if it is a file that is not there, and brings its schema up to date.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let engine = match url.split_once(':') {
+            Some(("sqlite", _)) => Engine::Sqlite,
+            Some(("postgres" | "postgresql", _)) => Engine::Postgres,
+            _ => return Err(StoreError::Address),
+        };
+        let in_memory = engine == Engine::Sqlite && url.contains(":memory:");
+        let created = match engine {
+            Engine::Sqlite if !in_memory && !url.contains('?') => format!("{url}?mode=rwc"),
+            _ => url.to_owned(),
+        };
+        // The message of a bad address may hold its password.
+        let options: AnyConnectOptions = created.parse().map_err(|_| StoreError::Address)?;
+        let writers = pool(engine, in_memory, if engine == Engine::Sqlite { 1 } else { READERS })
+            .connect_with(options.clone())
+            .await?;
+        migrate::migrator().run(&writers).await?;
+        let readers = match engine {
+            // Every connection to `:memory:` is a database of its own.
+            Engine::Sqlite if in_memory => writers.clone(),
+            Engine::Postgres => writers.clone(),
+            Engine::Sqlite => pool(engine, in_memory, READERS).connect_with(options).await?,
+        };
+        let store = Self {
+            engine,
+            readers,
+            writers,
+            changes: broadcast::channel(CHANGE_BACKLOG).0,
+        };
+        store.seed().await?;
+        Ok(store)
+    }
+
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// For queries that only read.
+    pub fn reader(&self) -> &AnyPool {
+        &self.readers
+    }
+
+    /// Starts a unit of work.
+    pub async fn begin(&self) -> Result<Tx, StoreError> {
+        // SQLite takes its write lock at once: a lock that is taken later can fail without having waited.
+        let inner = match self.engine {
+            Engine::Sqlite => self.writers.begin_with("BEGIN IMMEDIATE").await?,
+            Engine::Postgres => self.writers.begin().await?,
+        };
+        Ok(Tx {
+            inner,
+            changed: BTreeSet::new(),
+            changes: self.changes.clone(),
+        })
+    }
+
+    /// Streams changed by this process, after each commit. A receiver that lags reads the table again.
+    pub fn changes(&self) -> broadcast::Receiver<Changed> {
+        self.changes.subscribe()
+    }
+
+    /// Waits for connections in use, then closes them.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writers.close().await;
+    }
+}
+
+impl Tx {
+    /// For a module's own queries inside this unit of work: `sqlx::query(…).execute(tx.connection())`.
+    pub fn connection(&mut self) -> &mut AnyConnection {
+        &mut self.inner
+    }
+
+    /// Followers hear of this stream once the work is committed.
+    pub fn note_change(&mut self, key: &StreamKey) {
+        self.changed.insert(key.clone());
+    }
+
+    /// Makes it so. When this returns, the work survives a crash.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.inner.commit().await?;
+        for key in self.changed {
+            // Nobody may be following.
+            let _ = self.changes.send(Changed { key });
+        }
+        Ok(())
+    }
+}
+
+fn pool(engine: Engine, in_memory: bool, connections: u32) -> AnyPoolOptions {
+    let pool = AnyPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                if engine == Engine::Sqlite {
+                    connection
+                        .execute(
+                            "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                             PRAGMA foreign_keys = ON; PRAGMA cache_size = -4096;",
+                        )
+                        .await?;
+                }
+                Ok(())
+            })
+        });
+    match in_memory {
+        // The database lives as long as its connection.
+        true => pool.min_connections(1).idle_timeout(None).max_lifetime(None),
+        false => pool,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! Runs every example of docs/api.md, in order, against `weir up`: commands must succeed, and what they print must have
+//! everything that the answer shown after them has.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::Value;
+
+const WEIR: &str = env!("CARGO_BIN_EXE_weir");
+
+/// A running `weir up`; ended when dropped.
+struct Server {
+    child: Child,
+    api: String,
+    key: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Gone already, or ended now.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn server() -> Server {
+    let mut child = Command::new(WEIR)
+        .args(["up", "--ephemeral", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("weir starts");
+    let out = child.stdout.take().expect("its output");
+    let mut line = String::new();
+    BufReader::new(out).read_line(&mut line).expect("a ready line");
+    let ready: Value = serde_json::from_str(&line).expect("JSON");
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    Server {
+        child,
+        api: text(&ready["origin"]["api"]),
+        key: text(&ready["firstKey"]),
+    }
+}
+
+/// Fenced blocks of a language, in order.
+fn blocks(page: &str) -> Vec<(&str, String)> {
+    let mut found = Vec::new();
+    let mut open: Option<(&str, String)> = None;
+    for line in page.lines() {
+        match (line.strip_prefix("```"), open.take()) {
+            (Some(language), None) => open = Some((language, String::new())),
+            (Some(_), Some(block)) => found.push(block),
+            (None, Some((language, text))) => open = Some((language, text + line + "\n")),
+            (None, None) => {}
+        }
+    }
+    found
+}
+
+/// Everything that `shown` has must be in `found`; values that differ from run to run only by their kind.
+fn has(found: &Value, shown: &Value, at: &str) {
+    match (found, shown) {
+        (Value::Object(found), Value::Object(shown)) => {
+            for (name, value) in shown {
+                let inner = found.get(name).unwrap_or_else(|| panic!("{at}.{name} is missing"));
+                has(inner, value, &format!("{at}.{name}"));
+            }
+        }
+        (Value::Array(found), Value::Array(shown)) => {
+            assert_eq!(found.len(), shown.len(), "{at}");
+            for (found, shown) in found.iter().zip(shown) {
+                has(found, shown, at);
+            }
+        }
+        (Value::String(found), Value::String(shown)) => {
+            let fixed = [
+                "type",
+                "title",
+                "detail",
+                "expected",
+                "field",
+                "name",
+                "streamKey",
+                "status",
+                "clientUserId",
+            ];
+            if fixed.iter().any(|name| at.ends_with(&format!(".{name}"))) {
+                assert_eq!(found, shown, "{at}");
+            }
+        }
+        (Value::Number(_), Value::Number(_)) if at.ends_with("Port") => {}
+        (found, shown) => assert_eq!(found, shown, "{at}"),
+    }
+}
+
+/// The whole stream has no more fields than the page shows.
+fn fields(value: &Value) -> Vec<&str> {
+    value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name.as_str())
+        .collect()
+}
+
+#[test]
+fn every_example_of_the_api_page_works() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: curl is not installed, the examples of docs/api.md were not run");
+        return;
+    }
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md")).expect("the page");
+    let server = server();
+    let folder = Path::new(WEIR).parent().expect("a folder");
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    // Examples build on each other's variables: each one runs after all before it, and only its own output is looked at.
+    let mark = "<<<the example begins here>>>";
+    let blocks = blocks(&page);
+    let mut variables = String::new();
+    let mut run = 0;
+    for (n, (language, text)) in blocks.iter().enumerate() {
+        if *language != "sh" {
+            continue;
+        }
+        let script = format!("set -euo pipefail\n{variables}\necho '{mark}'\n{text}");
+        let done = Command::new("bash")
+            .args(["-c", &script])
+            .env("PATH", &path)
+            .env("WEIR_API", &server.api)
+            .env("WEIR_API_KEY", &server.key)
+            .env_remove("WEIR_PROJECT")
+            .env_remove("WEIR_DATABASE")
+            .output()
+            .expect("bash");
+        let out = String::from_utf8_lossy(&done.stdout);
+        let err = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{text}\n{out}\n{err}");
+        run += 1;
+        if text.starts_with("STREAM=") {
+            variables.push_str(text);
+        }
+        if let Some(("json", shown)) = blocks.get(n + 1).map(|(language, text)| (*language, text)) {
+            let out = out.split(mark).nth(1).unwrap_or_default();
+            let found: Value = serde_json::from_str(out.trim()).unwrap_or_else(|error| panic!("{error}: {out}"));
+            let shown: Value = serde_json::from_str(shown).expect("the page shows JSON");
+            has(&found, &shown, "");
+            if text.contains("Idempotency-Key") {
+                assert_eq!(fields(&found), fields(&shown), "the page shows the whole stream");
+            }
+        }
+    }
+    assert!(run > 10, "{run} examples were found");
+}
+
+#[test]
+fn the_command_line_says_what_is_wrong_and_fails() {
+    let server = server();
+    let weir = |arguments: &[&str], key: &str| {
+        let done = Command::new(WEIR)
+            .args(arguments)
+            .env("WEIR_API", &server.api)
+            .env("WEIR_API_KEY", key)
+            .output()
+            .expect("weir runs");
+        (
+            done.status.success(),
+            String::from_utf8_lossy(&done.stderr).into_owned(),
+        )
+    };
+    for (arguments, key, told) in [
+        (
+            ["streams", "show", "str_none"],
+            server.key.as_str(),
+            "there is no such stream in this project (404)",
+        ),
+        (
+            ["streams", "list", "--limit=0"],
+            &server.key,
+            "limit: expected 1 to 100 (422)",
+        ),
+        (
+            ["streams", "list", "--skip=0"],
+            "weir_wrong",
+            "this API key is unknown (401)",
+        ),
+        (
+            ["streams", "list", "--api=http://127.0.0.1:1"],
+            &server.key,
+            "is `weir up` running?",
+        ),
+    ] {
+        let (fine, err) = weir(&arguments, key);
+        assert!(!fine && err.contains(told), "{arguments:?}: {err}");
+        assert!(!err.contains(&server.key), "an error shows no key");
+    }
+}

@@ -1,0 +1,128 @@
+//! `cargo run -p weir-tests --example many_streams [streams] [database]`: how long lists and reads take with that many
+//! streams (100 000), how long an origin takes to start, and how much memory it holds. Default: a SQLite file.
+
+use std::time::{Duration, Instant};
+
+use http::Method;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use weir_origin::control::{
+    lifecycle::{Phase, State},
+    model::{Settings, Stream},
+    secret,
+    store::{Store, now},
+};
+use weir_tests::api::Api;
+
+/// Streams written in one unit of work.
+const BATCH: usize = 1000;
+/// Calls per kind.
+const CALLS: usize = 300;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let streams: usize = arguments.next().map_or(Ok(100_000), |text| text.parse())?;
+    let folder = std::env::temp_dir().join(format!("weir-many-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let file = format!("sqlite:{}", folder.join("weir.db").display());
+    let database = arguments.next().unwrap_or(file);
+
+    let store = Store::open(&database).await?;
+    let before = resident_mib();
+    let ids = fill(&store, streams).await?;
+    let api = Api::over(store.clone()).await?;
+    let started = Instant::now();
+    api.control.recover().await?;
+    println!(
+        "{streams} streams; telling a node about all of them at its start: {:?}",
+        started.elapsed()
+    );
+    api.node.policies.lock().clear();
+
+    let list = "/v1/projects/default/streams";
+    let deep = format!("{list}?skip={}&limit=100", streams.saturating_sub(100));
+    for (what, path) in [
+        ("list, first page", list.to_owned()),
+        ("list, 100 of them", format!("{list}?limit=100")),
+        ("list, last page", deep),
+        ("list, LIVE", format!("{list}?status=LIVE")),
+        (
+            "list, from a day",
+            format!("{list}?from=2020-01-01T00:00:00Z&to=2020-01-02T00:00:00Z"),
+        ),
+        ("list, a word that all have", format!("{list}?q=show")),
+        ("list, a word that one has", format!("{list}?q=show%2050000")),
+    ] {
+        report(what, measure(&api, || path.clone()).await?);
+    }
+    let mut random = StdRng::seed_from_u64(1);
+    let one = || format!("{list}/{}", ids[random.random_range(0..ids.len())]);
+    report("get", measure(&api, one).await?);
+    println!("resident memory: {} MiB before, {} MiB after", before, resident_mib());
+    store.close().await;
+    std::fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+async fn fill(store: &Store, streams: usize) -> anyhow::Result<Vec<String>> {
+    let started = Instant::now();
+    let project = "default".parse()?;
+    let mut ids = Vec::with_capacity(streams);
+    for batch in 0..streams.div_ceil(BATCH) {
+        let mut tx = store.begin().await?;
+        for n in batch * BATCH..((batch + 1) * BATCH).min(streams) {
+            let at = now() - i64::try_from(n)? * 1000;
+            let live = n % 1000 == 0;
+            let stream = Stream {
+                id: secret::stream_id()?,
+                project: Clone::clone(&project),
+                key: secret::stream_key()?,
+                state: State {
+                    phase: if live { Phase::Live } else { Phase::Idle },
+                    primary: live,
+                    ..State::default()
+                },
+                settings: Settings {
+                    name: format!("Show {n}"),
+                    client_user_id: Some(format!("user-{}", n % 97)),
+                    ..Settings::default()
+                },
+                credentials: secret::credentials(),
+                version: 1,
+                created_at: at,
+                updated_at: at,
+            };
+            tx.insert_stream(&stream).await?;
+            ids.push(stream.id.to_string());
+        }
+        tx.commit().await?;
+    }
+    println!("written in {:?}", started.elapsed());
+    Ok(ids)
+}
+
+async fn measure(api: &Api, mut path: impl FnMut() -> String) -> anyhow::Result<Vec<Duration>> {
+    let mut times = Vec::with_capacity(CALLS);
+    for _ in 0..CALLS {
+        let path = path();
+        let started = Instant::now();
+        let answer = api.call(Method::GET, &path, None).await?;
+        times.push(started.elapsed());
+        anyhow::ensure!(answer.status.is_success(), "{path}: {}", answer.text);
+    }
+    times.sort();
+    Ok(times)
+}
+
+fn report(what: &str, times: Vec<Duration>) {
+    let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)];
+    println!("{what:<28} p50 {:>9.2?}  p99 {:>9.2?}", at(50), at(99));
+}
+
+/// Linux only: elsewhere 0.
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: Option<u64> = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    kib.unwrap_or(0) / 1024
+}

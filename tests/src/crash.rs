@@ -1,0 +1,264 @@
+//! `kill -9` at random moments of API traffic: every write that was acknowledged is there afterwards.
+//!
+//! The origin runs in a process of its own, started by this one from its own program; clients write without pause; the
+//! process is killed without warning and started again on the same database. What was under way at that moment may or
+//! may not have happened, but not by halves.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader},
+    net::{Ipv4Addr, SocketAddr},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use http::{Method, Request, StatusCode};
+use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use weir_origin::app::Origin;
+
+use crate::{client, site};
+
+/// Set for the process that is killed: the database it opens.
+pub const DATABASE: &str = "WEIR_CRASH_DATABASE";
+/// Clients that write at once, each to its own streams.
+const CLIENTS: usize = 4;
+/// Streams each client goes on changing.
+const KEPT: usize = 8;
+/// Longest life of an origin, in milliseconds.
+const LIFE_MS: u64 = 400;
+
+const STREAMS: &str = "/v1/projects/default/streams";
+
+/// The killed process: an origin that says where it listens and runs until it is killed.
+pub async fn serve_until_killed() -> anyhow::Result<()> {
+    let mut config = site::origin_config();
+    config.database.url = std::env::var(DATABASE).context("started by hand")?;
+    let origin = Origin::start(config).await?;
+    let key = origin.first_key.clone().unwrap_or_default();
+    println!("\nready {} {key}", origin.api.port());
+    std::future::pending().await
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Outcome {
+    pub kills: u32,
+    /// Writes that were acknowledged and looked for afterwards.
+    pub acknowledged: u64,
+}
+
+struct Server {
+    child: Child,
+    api: SocketAddr,
+    key: String,
+}
+
+/// A killed child is waited for, whatever else goes wrong.
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SIGKILL. Fails only when it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts the process, and reads where it listens.
+fn start(mut command: Command, database: &str) -> anyhow::Result<Server> {
+    let mut child = command
+        .env(DATABASE, database)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()?;
+    let out = child.stdout.take().context("its output")?;
+    for line in BufReader::new(out).lines() {
+        let line = line?;
+        if let Some(told) = line.strip_prefix("ready ") {
+            let (port, key) = told.split_once(' ').context("port and key")?;
+            return Ok(Server {
+                child,
+                api: SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse()?)),
+                key: key.to_owned(),
+            });
+        }
+    }
+    let _ = child.wait();
+    anyhow::bail!("the origin ended before it was ready")
+}
+
+/// What must be there of one stream.
+#[derive(Debug, Clone)]
+struct Known {
+    /// Its name as last acknowledged; `None`: removed.
+    name: Option<String>,
+    /// What was asked for and not answered: may have happened.
+    pending: Option<Option<String>>,
+}
+
+type Streams = BTreeMap<String, Known>;
+
+/// Kills the origin `rounds` times. `program` starts the process that calls [`serve_until_killed`].
+pub async fn kill_again_and_again(
+    program: impl Fn() -> Command,
+    database: &str,
+    rounds: u32,
+    seed: u64,
+) -> anyhow::Result<Outcome> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let mut known: Vec<Streams> = vec![Streams::new(); CLIENTS];
+    let mut key = String::new();
+    for round in 0..rounds {
+        let mut server = start(program(), database)?;
+        if key.is_empty() {
+            key.clone_from(&server.key);
+        }
+        for streams in &mut known {
+            verify(&server, &key, streams)
+                .await
+                .with_context(|| format!("seed {seed}, kill {round}"))?;
+        }
+        let (stop, stopped) = watch::channel(false);
+        let clients: Vec<_> = known
+            .drain(..)
+            .map(|streams| {
+                let client = Client {
+                    api: server.api,
+                    key: key.clone(),
+                    streams,
+                    random: StdRng::seed_from_u64(random.next_u64()),
+                    acknowledged: acknowledged.clone(),
+                };
+                tokio::spawn(client.write(stopped.clone()))
+            })
+            .collect();
+        // A random moment: what is awaited here is chance itself.
+        tokio::time::sleep(Duration::from_millis(random.random_range(5..LIFE_MS))).await;
+        server.child.kill()?;
+        server.child.wait()?;
+        stop.send_replace(true);
+        for client in clients {
+            known.push(client.await?);
+        }
+    }
+    let server = start(program(), database)?;
+    for streams in &mut known {
+        verify(&server, &key, streams)
+            .await
+            .with_context(|| format!("seed {seed}, after the last kill"))?;
+    }
+    Ok(Outcome {
+        kills: rounds,
+        acknowledged: acknowledged.load(Ordering::Relaxed),
+    })
+}
+
+/// Every acknowledged write is there; one that was under way happened or did not.
+async fn verify(server: &Server, key: &str, streams: &mut Streams) -> anyhow::Result<()> {
+    for (id, known) in streams.iter_mut() {
+        let reply = call(server.api, key, Method::GET, &format!("{STREAMS}/{id}"), None).await?;
+        let found = match reply.status {
+            StatusCode::OK => Some(reply.json()["name"].as_str().unwrap_or_default().to_owned()),
+            StatusCode::NOT_FOUND => None,
+            other => anyhow::bail!("{id}: {other}: {}", reply.text()),
+        };
+        let right = found == known.name || known.pending.as_ref() == Some(&found);
+        anyhow::ensure!(right, "{id}: found {found:?}, acknowledged was {known:?}");
+        *known = Known {
+            name: found,
+            pending: None,
+        };
+    }
+    streams.retain(|_, known| known.name.is_some());
+    Ok(())
+}
+
+struct Client {
+    api: SocketAddr,
+    key: String,
+    streams: Streams,
+    random: StdRng,
+    acknowledged: Arc<AtomicU64>,
+}
+
+impl Client {
+    /// Writes until the connection breaks; gives back what must be there.
+    async fn write(mut self, stopped: watch::Receiver<bool>) -> Streams {
+        while !*stopped.borrow() && self.one().await.is_ok() {
+            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        }
+        self.streams
+    }
+
+    async fn one(&mut self) -> anyhow::Result<()> {
+        let name = format!("{:x}", self.random.next_u64());
+        let living: Vec<String> = self
+            .streams
+            .iter()
+            .filter(|(_, known)| known.name.is_some())
+            .map(|(id, _)| id.clone())
+            .collect();
+        if living.len() < KEPT {
+            let made = self.call(Method::POST, STREAMS, Some(json!({"name": name}))).await?;
+            let id = made["id"].as_str().context("an id")?.to_owned();
+            let known = Known {
+                name: Some(name),
+                pending: None,
+            };
+            self.streams.insert(id, known);
+            return Ok(());
+        }
+        let id = living[self.random.random_range(0..living.len())].clone();
+        let purge = self.random.random_bool(0.2);
+        let wanted = if purge { None } else { Some(name.clone()) };
+        if let Some(known) = self.streams.get_mut(&id) {
+            known.pending = Some(wanted.clone());
+        }
+        match purge {
+            true => {
+                self.call(Method::DELETE, &format!("{STREAMS}/{id}?purge=true"), None)
+                    .await?
+            }
+            false => {
+                self.call(Method::PATCH, &format!("{STREAMS}/{id}"), Some(json!({"name": name})))
+                    .await?
+            }
+        };
+        let known = Known {
+            name: wanted,
+            pending: None,
+        };
+        self.streams.insert(id, known);
+        Ok(())
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+        let reply = call(self.api, &self.key, method, path, body).await?;
+        anyhow::ensure!(reply.status.is_success(), "{}: {}", reply.status, reply.text());
+        Ok(reply.json())
+    }
+}
+
+async fn call(
+    api: SocketAddr,
+    key: &str,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> anyhow::Result<client::Reply> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "api")
+        .header("authorization", format!("Bearer {key}"))
+        .header("content-type", "application/json")
+        .body(body.map_or_else(String::new, |json| json.to_string()).into())?;
+    client::exchange(api, request).await
+}
