@@ -109,7 +109,12 @@ pub async fn metric(admin: SocketAddr, name: &str, labels: &str) -> anyhow::Resu
 impl Broadcast {
     /// Publishes `synthetic` in real time.
     pub async fn start(rtmp: SocketAddr, key: &str, synthetic: &Synthetic) -> anyhow::Result<Self> {
-        let session = Session::connect(&format!("rtmp://{rtmp}/app"), key).await?;
+        Self::start_in(rtmp, "app", key, synthetic).await
+    }
+
+    /// The same with an application name that says more: `app?user=…&pass=…`.
+    pub async fn start_in(rtmp: SocketAddr, app: &str, key: &str, synthetic: &Synthetic) -> anyhow::Result<Self> {
+        let session = Session::connect(&format!("rtmp://{rtmp}/{app}"), key).await?;
         let stop = CancellationToken::new();
         let (source, told) = (synthetic.source(), stop.clone());
         let task = tokio::spawn(async move { publisher::push(session, source, Instant::now(), &told).await });
@@ -120,6 +125,11 @@ impl Broadcast {
     pub async fn end(self) -> anyhow::Result<publisher::Report> {
         self.stop.cancel();
         Ok(self.task.await??)
+    }
+
+    /// Waits until the server ends it, which is an error for the publisher.
+    pub async fn over(self) -> anyhow::Result<publisher::Report> {
+        Ok(tokio::time::timeout(Duration::from_secs(20), self.task).await???)
     }
 
     /// Is gone without a word, as when a line is cut.

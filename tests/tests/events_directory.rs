@@ -356,11 +356,18 @@ impl Site {
     }
 }
 
+/// An encoder that carries the stream's user name and password in the address.
+async fn push(site: &Site, stream: &weir_origin::control::model::Stream) -> anyhow::Result<Broadcast> {
+    let told = &stream.credentials;
+    let app = format!("app?user={}&pass={}", told.username, told.password);
+    Broadcast::start_in(site.origin.rtmp, &app, stream.key.as_str(), &Synthetic::default()).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn viewers_wait_behind_the_curtain_and_are_told_why() -> anyhow::Result<()> {
     let site = Site::start(None).await?;
     let stream = site.create("show", true).await?;
-    let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
+    let broadcast = push(&site, &stream).await?;
     site.happen("show", Happening::Connected(Slot::Primary)).await?;
 
     let refused = site.until("/app/show/index.m3u8", StatusCode::FORBIDDEN).await?;
@@ -390,8 +397,8 @@ async fn viewers_wait_behind_the_curtain_and_are_told_why() -> anyhow::Result<()
 async fn media_is_asked_of_the_origin_that_owns_the_broadcast() -> anyhow::Result<()> {
     // The edge's own list leads to nobody.
     let site = Site::start(Some(SocketAddr::from(([127, 0, 0, 1], 1)))).await?;
-    site.create("show", false).await?;
-    let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
+    let stream = site.create("show", false).await?;
+    let broadcast = push(&site, &stream).await?;
     assert!(
         site.get("/app/show/index.m3u8").await?.status.is_server_error(),
         "nobody owns it yet"
