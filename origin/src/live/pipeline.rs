@@ -212,11 +212,11 @@ impl Pipeline {
         }
     }
 
-    fn frame(&mut self, frame: Frame) {
-        let clock = *self.clock.get_or_insert_with(|| ClockMap {
-            media: frame.dts,
-            wall: SystemTime::now(),
-        });
+    fn frame(&mut self, mut frame: Frame) {
+        let clock = *self
+            .clock
+            .get_or_insert_with(|| ClockMap::starting(frame.dts, SystemTime::now()));
+        frame.dts = clock.media(frame.dts);
         match frame.track {
             TrackKind::Video => {
                 let Some(video) = &mut self.video else { return };
