@@ -290,6 +290,60 @@ fn audio_is_cut_where_video_is() {
     }
 }
 
+/// Frame by frame: what a 30 fps broadcast with these key frames brings about, as `(frame, output)`.
+fn events(frames: u64, is_key: impl Fn(u64) -> bool) -> Vec<(u64, Output)> {
+    let mut s = TrackSegmenter::new(avc(Some((1, 30))), None, Mode::Lead, targets(200));
+    let mut all = Vec::new();
+    for n in 0..frames {
+        s.push(video(n, rounded_ms(n, 1, 30), 0, is_key(n)));
+        all.extend(std::iter::from_fn(|| s.poll()).map(|output| (n, output)));
+    }
+    all
+}
+
+/// A hinted part must not seem to belong to a segment that is over: players that count parts lose their place.
+#[test]
+fn an_even_rhythm_ends_the_segment_together_with_its_last_part() {
+    let ends: Vec<u64> = events(601, |n| n % 30 == 0)
+        .iter()
+        .filter(|(_, output)| matches!(output, Output::SegmentEnd { .. }))
+        .map(|(n, _)| *n)
+        .collect();
+    // The first distance alone proves nothing; from then on, the last frame of a segment ends it.
+    assert_eq!(ends, [60, 119, 179, 239, 299, 359, 419, 479, 539, 599]);
+}
+
+#[test]
+fn a_key_frame_that_does_not_come_as_foretold_leaves_a_segment_that_says_so() {
+    // Every second, then every four.
+    let key = |n: u64| n < 240 && n.is_multiple_of(30) || n.is_multiple_of(120);
+    let starts: Vec<(u64, bool)> = events(600, key)
+        .iter()
+        .filter_map(|(n, output)| match output {
+            Output::SegmentStart { independent, .. } => Some((*n, *independent)),
+            _ => None,
+        })
+        .collect();
+    let first = starts.iter().position(|(_, independent)| !independent);
+    assert_eq!(
+        starts[..5],
+        [(0, true), (60, true), (120, true), (180, true), (240, true)]
+    );
+    assert_eq!(
+        first, None,
+        "a key frame is due at 270, where no segment may end: {starts:?}"
+    );
+    let broken = |n: u64| n < 240 && n.is_multiple_of(60) || n == 330;
+    let starts: Vec<(u64, bool)> = events(360, broken)
+        .iter()
+        .filter_map(|(n, output)| match output {
+            Output::SegmentStart { independent, .. } => Some((*n, *independent)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(starts[3..], [(180, true), (240, false), (330, true)]);
+}
+
 /// Sequence numbers are counted cut by cut: one cut too many in one track, and they never meet again.
 #[test]
 fn audio_keeps_step_with_cuts_made_by_force() {

@@ -40,10 +40,11 @@ const EXPOSED: HeaderValue = HeaderValue::from_static("Age, Date, Content-Length
 /// Lifetimes of playlists (llhls: Appendix B.1) for a target duration in seconds.
 #[derive(Debug, Clone)]
 pub struct PlaylistLifetimes {
-    /// Answer to a blocking request: long in shared caches, at most a second in a browser, which would otherwise meet
-    /// its own old copy when it repeats a request.
+    /// Answer to a blocking request: long in shared caches, not at all in a browser, which would otherwise meet its own
+    /// old copy when it repeats a request (video.js does, at the start of a segment).
     pub blocked: HeaderValue,
-    /// Answer to a plain request: half a target duration at most.
+    /// Answer to a plain request: a second in shared caches (half a target duration at most), none in a browser, whose
+    /// reloaded page would start that much behind.
     pub plain: HeaderValue,
     /// Multivariant playlist.
     pub multivariant: HeaderValue,
@@ -54,8 +55,8 @@ impl PlaylistLifetimes {
         let value = |text: String| HeaderValue::try_from(text).unwrap_or(NO_STORE);
         let target = u64::from(target_duration_seconds);
         Self {
-            blocked: value(format!("public, max-age=1, s-maxage={}", target * 6)),
-            plain: value(format!("public, max-age={}", (target / 2).min(1))),
+            blocked: value(format!("public, max-age=0, s-maxage={}", target * 6)),
+            plain: value(format!("public, max-age=0, s-maxage={}", (target / 2).min(1))),
             multivariant: MULTIVARIANT_LIFETIME,
         }
     }
