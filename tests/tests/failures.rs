@@ -1,12 +1,13 @@
 //! What viewers see when publishers, origins or the network misbehave.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use http::StatusCode;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use weir_edge::Edge;
 use weir_loadtest::synthetic::Synthetic;
 use weir_origin::app::Origin;
+use weir_shared::media::time::Timescale;
 use weir_tests::{
     client::get,
     site::{Broadcast, Site, origin_config, start_edge},
@@ -53,6 +54,14 @@ async fn an_origin_that_is_gone_is_503_and_its_return_is_noticed() -> anyhow::Re
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     assert!(after.media_sequence > before.media_sequence, "numbers never go back");
+    // A playlist of parts alone is taken for an empty one by players that follow.
+    let first = after.segments.first().expect("a segment");
+    let uri = first.uri.as_deref().expect("a complete one");
+    // Media time goes on where the old life stood: it is the wall clock's.
+    let media = get(viewers, &format!("/app/show/d/{uri}")).await?;
+    let date = first.program_date_time.expect("dated").duration_since(UNIX_EPOCH)?;
+    let off = date.as_secs_f64() - decode_time_seconds(&media.body).expect("a tfdt");
+    assert!(off.abs() < 0.5, "media time is {off} s off the wall clock");
     assert_ne!(
         after.preload_hint.expect("live").uri,
         old_part,
@@ -62,6 +71,13 @@ async fn an_origin_that_is_gone_is_503_and_its_return_is_noticed() -> anyhow::Re
     edge.shutdown().await;
     origin.shutdown().await;
     Ok(())
+}
+
+/// `tfdt` (version 1) of the first fragment, in seconds of the video timescale.
+fn decode_time_seconds(fragment: &[u8]) -> Option<f64> {
+    let at = fragment.windows(4).position(|kind| kind == b"tfdt")?;
+    let ticks = fragment.get(at + 8..at + 16)?.try_into().ok()?;
+    Some(u64::from_be_bytes(ticks) as f64 / f64::from(Timescale::VIDEO.get()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
