@@ -13,6 +13,7 @@ import playlist as hls
 from web import Client, cache_seconds, with_query
 
 AT_ONCE_SECONDS = 0.3
+DELTA_ATTEMPTS = 4
 # After the last segment: how long an ended playlist is watched for additions (UP-11).
 ENDED_WATCH_SECONDS = 1.5
 
@@ -135,13 +136,16 @@ class Prober:
             self.report.check("DL-04", answer.status == 200 and after.skip is None, f"{answer.status}, skip {after.skip}")
             return
         for value in ("YES", "v2"):
-            # Both at one future position, so that they are two forms of one playlist.
-            _, p = self.load()
-            msn, part = p.edge()
-            urls = [with_query(self.url, _HLS_msn=msn, _HLS_part=part + 1), with_query(self.url, _HLS_msn=msn, _HLS_part=part + 1, _HLS_skip=value)]
-            answers = together([lambda url=url: Client(self.insecure).get(url) for url in urls])
-            if len(answers) == 2:
-                self.merged(*(hls.parse(answer.url, answer.body.decode("utf-8", "replace")) for answer in answers), float(boundary), value)
+            # Both at one future position, so that they are two forms of one playlist; unless one came late, then once more.
+            for _ in range(DELTA_ATTEMPTS):
+                _, p = self.load()
+                msn, part = p.edge()
+                urls = [with_query(self.url, _HLS_msn=msn, _HLS_part=part + 1, _HLS_skip=skip) for skip in (None, value)]
+                answers = together([lambda url=url: Client(self.insecure).get(url) for url in urls])
+                forms = sorted((hls.parse(answer.url, answer.body.decode("utf-8", "replace")) for answer in answers), key=lambda form: "_HLS_skip" in form.url)
+                if len(forms) == 2 and forms[0].edge() == forms[1].edge():
+                    self.merged(*forms, float(boundary), value)
+                    break
 
     def merged(self, full, delta, boundary, value):
         # Further from the end than the boundary: whether the open segment's parts count is left to the server.
