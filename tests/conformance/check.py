@@ -17,7 +17,7 @@ import judge_media
 import judge_playlists
 import judge_together
 import playlist as hls
-from metronome import Metronome
+from metronome import RULES_OF_PACE, Metronome
 from observe import Observer
 from probe import Prober, after_the_end, multivariant_headers
 from rules import LEVELS, Report
@@ -55,7 +55,10 @@ def main():
     metronome.start()
     observers = [Observer(urllib.parse.urlsplit(url).path.rsplit("/", 1)[-1], url, options.insecure, metronome) for url in urls]
     watch(observers, multivariant, report, options)
+    why = metronome.too_busy()
     judge(observers, multivariant, report)
+    if why:
+        report.set_aside(RULES_OF_PACE, why)
 
     if options.json:
         print(json.dumps(as_json(options.url, observers, report), indent=1))

@@ -146,6 +146,7 @@ def judge(name, part_target, ready, options):
         for row in told:
             lines.append(f"  {row['rule']} {row['level']} {row['verdict']} ({row['failed']} of {row['failed'] + row['passed']}): {row['holds']}")
             lines += [f"    seen: {one}" for one in row["evidence"]]
+        lines += [f"  {row['rule']} {row['level']} not seen: {row['evidence'][0]}" for row in found["rules"] if row["verdict"] == "not seen" and row["evidence"]]
         faults = [f"  trouble: {fault}" for of in found["trouble"].values() for fault in of[:5]]
         print("\n".join(lines + faults), flush=True)
         if faults or any(row["level"] == "MUST" and row["verdict"] == "FAIL" for row in told):

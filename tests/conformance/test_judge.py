@@ -10,7 +10,7 @@ import judge_media
 import judge_playlists
 import playlist as hls
 import probe
-from metronome import Metronome
+from metronome import RULES_OF_PACE, Metronome, idle_share
 from observe import Fetched, Seen
 from rules import LEVELS, RULES, Report
 from web import Answer, cache_seconds
@@ -167,6 +167,15 @@ class Reports(unittest.TestCase):
         report = Report(exceptions={"MD-12"})
         report.check("MD-12", False, "no key frame")
         self.assertEqual((report.verdict("MD-12"), report.failed()), ("excepted", []))
+
+    def test_on_a_busy_machine_lateness_is_nobodys_fault_and_no_pass_either(self):
+        self.assertEqual(idle_share((100, 1000), (105, 1100)), 0.05)
+        self.assertIsNone(idle_share(None, (1, 2)))
+        report = Report()
+        report.check("UP-04", False, "late")
+        report.check("MD-08", False, "torn")
+        report.set_aside(RULES_OF_PACE, "busy")
+        self.assertEqual((report.verdict("UP-04"), report.failed()), ("not seen", ["MD-08"]))
 
     def test_the_catalogue_names_each_rule_once(self):
         self.assertEqual(len(LEVELS), len(RULES))
