@@ -125,6 +125,17 @@ async fn a_cut_line_ends_the_stream_and_the_next_push_goes_on_above_it() -> anyh
         .await?
         .playlist()?;
     assert!(ended.ended);
+    for directives in ["_HLS_msn=999999999999", "_HLS_part=0", "_HLS_msn=x"] {
+        let path = format!("/app/show/d/video.m3u8?{directives}");
+        for place in [site.viewers(), site.origin.http] {
+            let reply = get(place, &path).await?;
+            assert!(
+                reply.playlist().is_ok_and(|p| p.ended),
+                "after the end directives are ignored: {directives}, {}",
+                reply.text()
+            );
+        }
+    }
 
     let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
     let deadline = Instant::now() + Duration::from_secs(15);
