@@ -165,7 +165,7 @@ def first_after(old, new):
     if (msn, index) in keys:
         return keys[msn, index]
     before = next((segment for segment in new.complete() if segment.msn == msn), None)
-    if before is None or len(before.parts) != index:
+    if before is None or not before.parts or len(before.parts) != index:
         return None  # still open, or stripped of its parts: which came first can't be seen
     return keys.get((msn + 1, 0))
 
