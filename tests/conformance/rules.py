@@ -198,9 +198,9 @@ class Report:
 
     def verdict(self, rule):
         if self._failed.get(rule):
-            if rule in self._set_aside:
-                return NOT_SEEN
-            return EXCEPTED if rule in self._exceptions else FAIL
+            if rule in self._exceptions:
+                return EXCEPTED
+            return NOT_SEEN if rule in self._set_aside else FAIL
         return PASS if self._passed.get(rule) else NOT_SEEN
 
     def failed(self, level=None):
