@@ -143,6 +143,9 @@ fn configuration(args: &Args) -> anyhow::Result<Config> {
         ] {
             place(listen, args);
         }
+        if let Some(rtmps) = &mut config.origin.rtmps {
+            place(&mut rtmps.listen, args);
+        }
         config.edge.place(|listen| place(listen, args));
     }
     let packaging = &mut config.origin.packaging;

@@ -165,7 +165,7 @@ async fn a_second_publisher_takes_over_from_a_ghost() -> anyhow::Result<()> {
     site.get("/app/show/index.m3u8").await?;
     let before = site.playlist("show", "video").await?;
     let heir = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
-    assert!(ghost.end().await.is_err(), "the first one is told to go");
+    assert!(ghost.until_told_to_go().await.is_err(), "the first one is told to go");
     let deadline = Instant::now() + Duration::from_secs(10);
     let after = loop {
         let reply = site.get("/app/show/d/video.m3u8").await?;
