@@ -92,10 +92,15 @@ impl Edge {
                 Ok(multivariant(asked, &entry))
             }
             Object::Direct(ObjectName::MediaPlaylist(name)) => {
-                let reload = Reload::parse(request.uri.query()).map_err(Refusal::BadDirective)?;
+                let parsed = Reload::parse(request.uri.query());
+                let reload = *parsed.as_ref().unwrap_or(&Reload::NOW);
                 let _held = self.metrics.hold();
                 let view = hold::playlist(&self.followers, &key, &name, reload.want).await?;
-                Ok(media_playlist(asked, &view, reload))
+                // Wrong directives are ignored like all others once the playlist has ended (section 6.2.5.2).
+                match parsed {
+                    Err(fault) if !view.edge.ended => Err(Refusal::BadDirective(fault)),
+                    _ => Ok(media_playlist(asked, &view, reload)),
+                }
             }
             Object::Direct(ObjectName::Media {
                 epoch,

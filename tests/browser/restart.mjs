@@ -115,7 +115,7 @@ async function run(folder) {
   await pause(6000);
 
   const seconds = options.before + options.down + options.after;
-  const playing = measure({ url, player: options.player, seconds, keepRecord: true, screenshot: path.join(options.artifacts, "restart.png") });
+  const playing = measure({ url, player: options.player, seconds, keepRecord: true, goOn: true, screenshot: path.join(options.artifacts, "restart.png") });
   playing.catch(() => {}); // told where it is awaited
   await pause(options.before * 1000);
   const old = await lives(url);

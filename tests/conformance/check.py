@@ -17,7 +17,7 @@ import judge_media
 import judge_playlists
 import judge_together
 import playlist as hls
-from metronome import Metronome
+from metronome import RULES_OF_PACE, Metronome
 from observe import Observer
 from probe import Prober, after_the_end, multivariant_headers
 from rules import LEVELS, Report
@@ -55,7 +55,10 @@ def main():
     metronome.start()
     observers = [Observer(urllib.parse.urlsplit(url).path.rsplit("/", 1)[-1], url, options.insecure, metronome) for url in urls]
     watch(observers, multivariant, report, options)
+    why = metronome.too_busy()
     judge(observers, multivariant, report)
+    if why:
+        report.set_aside(RULES_OF_PACE, why)
 
     if options.json:
         print(json.dumps(as_json(options.url, observers, report), indent=1))
@@ -73,6 +76,7 @@ def read_options():
     options.add_argument("url", metavar="URL")
     options.add_argument("--seconds", type=float, default=30, metavar="N", help="how long to watch (default: 30)")
     options.add_argument("--insecure", action="store_true", help="accept a self-signed certificate")
+    options.add_argument("--watch-only", action="store_true", help="ask nothing a player would not: for a stream that is about to stall or to end")
     options.add_argument("--json", action="store_true", help="print the verdicts as one JSON document instead of the table")
     options.add_argument("--except", dest="exceptions", default="", metavar="RULES", help="rules, with commas, that are known to fail here: told, but no failure")
     given = options.parse_args()
@@ -100,7 +104,7 @@ def watch(observers, multivariant, report, options):
     for observer in observers:
         observer.start()
     multivariant_headers(multivariant, report, options.insecure)
-    for observer in observers:
+    for observer in observers if not options.watch_only else ():
         while observer.is_alive() and not observer.seen:
             time.sleep(0.05)
         Prober(observer, report, options.insecure).run()

@@ -27,6 +27,8 @@ def judge(observer, report):
     media.track = next(iter(init.tracks.values()))
     listed = {key: part for one in observer.seen for key, part in one.playlist.part_keys().items()}
     complete = {segment.msn: segment for one in observer.seen for segment in one.playlist.complete()}
+    # How many parts a segment had when it was complete and still listed them: where its last part is known, the next one's must follow.
+    counts = {segment.msn: len(segment.parts) for one in observer.seen for segment in one.playlist.complete() if segment.parts}
     dates = {segment.msn: segment.date for one in observer.seen for segment in one.playlist.segments if segment.date_written and segment.date}
     ends = {}
     read = {key: fragments_of(f"part {key[0]}.{key[1]}", fetched, init, report) for key, fetched in observer.parts.items()}
@@ -40,7 +42,8 @@ def judge(observer, report):
         media.parts[key] = (start, end)
         media.shown[key] = min((first_shown(f) / init.tracks[f.track].timescale for f in fragments if f.track in init.tracks and f.samples), default=start)
         media.frame_seconds += [s.duration / media.track.timescale for f in fragments for s in f.samples if f.track == media.track.id]
-        follows = previous and (previous == (key[0], key[1] - 1) or key[1] == 0 and previous[0] == key[0] - 1)
+        last_before = (key[0] - 1, counts.get(key[0] - 1, 0) - 1)
+        follows = previous and previous == ((key[0], key[1] - 1) if key[1] else last_before)
         for fragment in fragments:
             at = ends.get(fragment.track)
             if follows and at is not None and fragment.base_time is not None:

@@ -10,6 +10,7 @@ import concurrent.futures
 import dataclasses
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,8 @@ class Broadcast:
     what: str
     arguments: str  # of ffmpeg, inputs and codecs
     exceptions: str = ""  # rules it must break, see check.py --except
+    stall: bool = False  # the encoder stands still for a while, longer than a request may be held
+    end: bool = False  # the encoder says goodbye
 
 
 BROADCASTS = {
@@ -52,7 +55,13 @@ BROADCASTS = {
     # No server can make an independent frame: segments are cut by force, some hold none, and nothing else may be claimed.
     "farkeys": Broadcast("key frames 8.3 s apart, as OBS does unless told otherwise",
                          f"{picture(30)} {TONE.format(rate=48000)} {VIDEO} -tune zerolatency -g 250 -sc_threshold 0 -c:a aac -ac 2", "MD-12,MV-16"),
+    "stall": Broadcast("an encoder that stands still for some seconds", f"{picture(30)} {TONE.format(rate=48000)} {VIDEO} -tune zerolatency -g 30 -c:a aac -ac 2",
+                       "UP-03,UP-04,MV-14,MD-22", stall=True),
+    "end": Broadcast("a broadcast that ends", f"{picture(30)} {TONE.format(rate=48000)} {VIDEO} -tune zerolatency -g 30 -c:a aac -ac 2", end=True),
 }
+# When in the judged time these happen, and how long the stall lasts: more than three target durations of weir.yaml.
+EVENT_AFTER_SECONDS = 4
+STALL_SECONDS = 8
 
 
 def main():
@@ -95,14 +104,16 @@ def run(part_target, names, clips, options):
             weir = subprocess.Popen([options.weir, "up", "--ephemeral", "--json", "--part-target", part_target, "--config", options.config, *demo], stdout=subprocess.PIPE, stderr=log, text=True)
         processes.append(weir)
         ready = json.loads(weir.stdout.readline())
+        pushes = {}
         for name, clip in clips.items():
             push = ["ffmpeg", "-v", "error", "-re", "-i", str(clip), "-c", "copy", "-f", "flv", f"{ready['origin']['rtmp']}/{name}"]
-            processes.append(subprocess.Popen(push, stdin=subprocess.DEVNULL))
+            pushes[name] = subprocess.Popen(push, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            processes.append(pushes[name])
         for name in names:
             until_live(f"{ready['origin']['http']}/app/{name}/d/llhls.m3u8")
         time.sleep(FILL_SECONDS)
         with concurrent.futures.ThreadPoolExecutor(JUDGED_AT_ONCE) as pool:
-            return [line for lines in pool.map(lambda name: judge(name, part_target, ready, options), names) for line in lines]
+            return [line for lines in pool.map(lambda name: judge(name, part_target, ready, pushes.get(name), options), names) for line in lines]
     finally:
         for process in reversed(processes):
             process.terminate()
@@ -123,11 +134,26 @@ def until_live(url):
         time.sleep(0.1)
 
 
-def judge(name, part_target, ready, options):
+def happen(broadcast, push):
+    """What befalls a broadcast while it is judged."""
+    time.sleep(EVENT_AFTER_SECONDS)
+    if broadcast.stall:
+        push.send_signal(signal.SIGSTOP)
+        time.sleep(STALL_SECONDS)
+        push.send_signal(signal.SIGCONT)
+    elif broadcast.end:
+        push.send_signal(signal.SIGINT)
+
+
+def judge(name, part_target, ready, push, options):
     """The edge (with TLS, for the rules about it) and the origin, at the same time."""
+    broadcast = BROADCASTS[name]
     places = {"edge": f"{ready['edge']['https']}/app/{name}/index.m3u8", "origin": f"{ready['origin']['http']}/app/{name}/d/llhls.m3u8"}
-    command = [sys.executable, str(HERE / "check.py"), "--json", "--insecure", "--seconds", str(options.seconds), "--except", BROADCASTS[name].exceptions]
+    command = [sys.executable, str(HERE / "check.py"), "--json", "--insecure", "--seconds", str(options.seconds), "--except", broadcast.exceptions]
+    if broadcast.stall or broadcast.end:
+        command.append("--watch-only")
     checks = {place: subprocess.Popen([*command, url], stdout=subprocess.PIPE, text=True) for place, url in places.items()}
+    happen(broadcast, push)
     broken = []
     for place, check in checks.items():
         title = f"{name} at the {place}, {part_target}"
@@ -146,6 +172,7 @@ def judge(name, part_target, ready, options):
         for row in told:
             lines.append(f"  {row['rule']} {row['level']} {row['verdict']} ({row['failed']} of {row['failed'] + row['passed']}): {row['holds']}")
             lines += [f"    seen: {one}" for one in row["evidence"]]
+        lines += [f"  {row['rule']} {row['level']} not seen: {row['evidence'][0]}" for row in found["rules"] if row["verdict"] == "not seen" and row["evidence"]]
         faults = [f"  trouble: {fault}" for of in found["trouble"].values() for fault in of[:5]]
         print("\n".join(lines + faults), flush=True)
         if faults or any(row["level"] == "MUST" and row["verdict"] == "FAIL" for row in told):

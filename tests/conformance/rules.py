@@ -174,6 +174,14 @@ class Report:
         self._passed = {}
         self._failed = {}
         self._evidence = {}
+        self._set_aside = set()
+
+    def set_aside(self, rules, why):
+        """What failed of these rules is no fault that could be told from another's: it counts as not seen."""
+        with self._lock:
+            self._set_aside |= set(rules)
+            for rule in self._set_aside & set(self._failed):
+                self._evidence[rule].insert(0, why)
 
     def check(self, rule, holds, evidence=""):
         """Adds one verdict on `rule`; `evidence` is what was seen and is kept for the first few failures."""
@@ -190,7 +198,9 @@ class Report:
 
     def verdict(self, rule):
         if self._failed.get(rule):
-            return EXCEPTED if rule in self._exceptions else FAIL
+            if rule in self._exceptions:
+                return EXCEPTED
+            return NOT_SEEN if rule in self._set_aside else FAIL
         return PASS if self._passed.get(rule) else NOT_SEEN
 
     def failed(self, level=None):

@@ -10,7 +10,7 @@ import judge_media
 import judge_playlists
 import playlist as hls
 import probe
-from metronome import Metronome
+from metronome import RULES_OF_PACE, Metronome, idle_share
 from observe import Fetched, Seen
 from rules import LEVELS, RULES, Report
 from web import Answer, cache_seconds
@@ -138,6 +138,14 @@ class Playlists(unittest.TestCase):
         judge_playlists.judge(record, report)
         self.assertEqual(report.failed("MUST"), [], "the machine stood still meanwhile")
 
+    def test_after_a_burst_what_came_first_may_not_be_listed_any_more(self):
+        closed = GOOD[: GOOD.index("#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:00.400Z")]
+        old = hls.parse(URL, closed + '#EXT-X-PRELOAD-HINT:TYPE=PART,URI="101.0.m4s"\n')
+        self.assertEqual(old.edge(), (101, 0))
+        stripped = hls.parse(URL, closed + '#EXTINF:0.4,\n101.m4s\n#EXT-X-PART:DURATION=0.2,URI="102.0.m4s"\n')
+        self.assertIsNone(judge_playlists.first_after(old, stripped))
+        self.assertEqual(judge_playlists.first_after(old, hls.parse(URL, GOOD)).uri, "101.0.m4s")
+
     def test_a_hold_must_end_in_503_within_three_target_durations(self):
         for status, held, wanted in ((503, 12.2, "pass"), (503, 20.0, "FAIL"), (504, 12.2, "FAIL")):
             with self.subTest(status=status, held=held):
@@ -167,6 +175,15 @@ class Reports(unittest.TestCase):
         report = Report(exceptions={"MD-12"})
         report.check("MD-12", False, "no key frame")
         self.assertEqual((report.verdict("MD-12"), report.failed()), ("excepted", []))
+
+    def test_on_a_busy_machine_lateness_is_nobodys_fault_and_no_pass_either(self):
+        self.assertEqual(idle_share((100, 1000), (105, 1100)), 0.05)
+        self.assertIsNone(idle_share(None, (1, 2)))
+        report = Report()
+        report.check("UP-04", False, "late")
+        report.check("MD-08", False, "torn")
+        report.set_aside(RULES_OF_PACE, "busy")
+        self.assertEqual((report.verdict("UP-04"), report.failed()), ("not seen", ["MD-08"]))
 
     def test_the_catalogue_names_each_rule_once(self):
         self.assertEqual(len(LEVELS), len(RULES))

@@ -106,6 +106,9 @@ pub async fn metric(admin: SocketAddr, name: &str, labels: &str) -> anyhow::Resu
     Ok(sum)
 }
 
+/// How long a server may take to end a publisher.
+const TOLD_TO_GO: Duration = Duration::from_secs(10);
+
 impl Broadcast {
     /// Publishes `synthetic` in real time.
     pub async fn start(rtmp: SocketAddr, key: &str, synthetic: &Synthetic) -> anyhow::Result<Self> {
@@ -127,9 +130,9 @@ impl Broadcast {
         Ok(self.task.await??)
     }
 
-    /// Waits until the server ends it, which is an error for the publisher.
-    pub async fn over(self) -> anyhow::Result<publisher::Report> {
-        Ok(tokio::time::timeout(Duration::from_secs(20), self.task).await???)
+    /// Pushes on until the other side ends it.
+    pub async fn until_told_to_go(self) -> anyhow::Result<publisher::Report> {
+        Ok(tokio::time::timeout(TOLD_TO_GO, self.task).await???)
     }
 
     /// Is gone without a word, as when a line is cut.

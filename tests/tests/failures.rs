@@ -1,12 +1,13 @@
 //! What viewers see when publishers, origins or the network misbehave.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use http::StatusCode;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use weir_edge::Edge;
 use weir_loadtest::synthetic::Synthetic;
 use weir_origin::app::Origin;
+use weir_shared::media::time::Timescale;
 use weir_tests::{
     client::get,
     site::{Broadcast, Site, origin_config, start_edge},
@@ -53,6 +54,14 @@ async fn an_origin_that_is_gone_is_503_and_its_return_is_noticed() -> anyhow::Re
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     assert!(after.media_sequence > before.media_sequence, "numbers never go back");
+    // A playlist of parts alone is taken for an empty one by players that follow.
+    let first = after.segments.first().expect("a segment");
+    let uri = first.uri.as_deref().expect("a complete one");
+    // Media time goes on where the old life stood: it is the wall clock's.
+    let media = get(viewers, &format!("/app/show/d/{uri}")).await?;
+    let date = first.program_date_time.expect("dated").duration_since(UNIX_EPOCH)?;
+    let off = date.as_secs_f64() - decode_time_seconds(&media.body).expect("a tfdt");
+    assert!(off.abs() < 0.5, "media time is {off} s off the wall clock");
     assert_ne!(
         after.preload_hint.expect("live").uri,
         old_part,
@@ -62,6 +71,13 @@ async fn an_origin_that_is_gone_is_503_and_its_return_is_noticed() -> anyhow::Re
     edge.shutdown().await;
     origin.shutdown().await;
     Ok(())
+}
+
+/// `tfdt` (version 1) of the first fragment, in seconds of the video timescale.
+fn decode_time_seconds(fragment: &[u8]) -> Option<f64> {
+    let at = fragment.windows(4).position(|kind| kind == b"tfdt")?;
+    let ticks = fragment.get(at + 8..at + 16)?.try_into().ok()?;
+    Some(u64::from_be_bytes(ticks) as f64 / f64::from(Timescale::VIDEO.get()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,6 +125,17 @@ async fn a_cut_line_ends_the_stream_and_the_next_push_goes_on_above_it() -> anyh
         .await?
         .playlist()?;
     assert!(ended.ended);
+    for directives in ["_HLS_msn=999999999999", "_HLS_part=0", "_HLS_msn=x"] {
+        let path = format!("/app/show/d/video.m3u8?{directives}");
+        for place in [site.viewers(), site.origin.http] {
+            let reply = get(place, &path).await?;
+            assert!(
+                reply.playlist().is_ok_and(|p| p.ended),
+                "after the end directives are ignored: {directives}, {}",
+                reply.text()
+            );
+        }
+    }
 
     let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
     let deadline = Instant::now() + Duration::from_secs(15);
@@ -138,7 +165,7 @@ async fn a_second_publisher_takes_over_from_a_ghost() -> anyhow::Result<()> {
     site.get("/app/show/index.m3u8").await?;
     let before = site.playlist("show", "video").await?;
     let heir = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
-    assert!(ghost.over().await.is_err(), "the first one is told to go");
+    assert!(ghost.until_told_to_go().await.is_err(), "the first one is told to go");
     let deadline = Instant::now() + Duration::from_secs(10);
     let after = loop {
         let reply = site.get("/app/show/d/video.m3u8").await?;

@@ -19,6 +19,9 @@ pub enum Misfit {
     NeedsFull,
     /// It tells of a past that viewers have left behind.
     WentBack,
+    /// A new life of the stream that has no complete segment yet. Players that follow the old one would take a playlist
+    /// without segments for a broken one and give up (hls.js on the third); held for a moment, they go on.
+    TooYoung,
 }
 
 /// The answer to a request for what follows `known`.
@@ -44,18 +47,21 @@ pub fn restart(
         return Ok(playlist);
     };
     let position = |p: &MediaPlaylist| (p.open_sequence(), p.open_parts().len(), p.ended);
-    let goes_on = if view::epoch(&playlist) == known.epoch {
+    let same_life = view::epoch(&playlist) == known.epoch;
+    let goes_on = if same_life {
         position(&playlist) >= position(&known.playlist)
     } else {
         playlist.open_sequence() >= known.edge.open
     };
     let disbelief = known.target_duration() * DISBELIEF_TARGET_DURATIONS;
-    if goes_on || down_for.is_some_and(|down| down >= disbelief) {
-        Ok(playlist)
-    } else {
+    if !goes_on && down_for.is_none_or(|down| down < disbelief) {
         tracing::warn!("an origin's playlist went back, it is not used for now");
-        Err(Misfit::WentBack)
+        return Err(Misfit::WentBack);
     }
+    if !same_life && !playlist.ended && playlist.segments.iter().all(|segment| segment.uri.is_none()) {
+        return Err(Misfit::TooYoung);
+    }
+    Ok(playlist)
 }
 
 #[cfg(test)]
@@ -107,6 +113,20 @@ mod tests {
         assert_eq!(judge(&known, playlist("bb", 50, 0), None), Ok(()));
         assert_eq!(judge(&known, playlist("bb", 70, 1), None), Ok(()));
         assert_eq!(judge(&known, playlist("bb", 3, 1), None), Err(Misfit::WentBack));
+    }
+
+    /// hls.js calls a playlist that lists parts alone empty, and gives up on the third.
+    #[tokio::test]
+    async fn another_life_is_not_shown_before_its_first_segment_is_complete() {
+        let known = view("aa", 50, 2);
+        let mut young = playlist("bb", 70, 2);
+        young.segments.retain(|segment| segment.uri.is_none());
+        assert_eq!(judge(&known, young.clone(), Some(5)), Err(Misfit::TooYoung));
+        assert_eq!(judge(&known, playlist("bb", 70, 2), Some(5)), Ok(()));
+        young.ended = true;
+        assert_eq!(judge(&known, young.clone(), Some(5)), Ok(()), "there will be no more");
+        young.ended = false;
+        assert!(restart(None, young, None).is_ok(), "nobody has followed an older life");
     }
 
     #[test]

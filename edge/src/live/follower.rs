@@ -42,6 +42,8 @@ const PLAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses between tries while the origin does not answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Pause between two looks at a new life that has no complete segment yet.
+const YOUNG_PAUSE: Duration = Duration::from_millis(100);
 /// How long a stream that was live may be unknown to its origin before viewers are told so: its origin restarted and the
 /// encoder is on its way back. Players give up for good on a 404.
 const RETURN_GRACE: Duration = Duration::from_secs(30);
@@ -90,6 +92,8 @@ enum Failure {
     Quiet,
     /// The update does not fit what is known: ask for the full playlist.
     Misfit,
+    /// A new life is not far enough to be shown: look again soon.
+    Young,
     Absent(StatusCode, Option<Bytes>),
 }
 
@@ -98,6 +102,7 @@ impl From<Misfit> for Failure {
         match misfit {
             Misfit::NeedsFull => Self::Misfit,
             Misfit::WentBack => Self::Down,
+            Misfit::TooYoung => Self::Young,
         }
     }
 }
@@ -136,6 +141,10 @@ impl Follower {
                     }
                 }
                 Err(Failure::Quiet) => {}
+                Err(Failure::Young) => {
+                    course.full = true;
+                    tokio::time::sleep(YOUNG_PAUSE).await;
+                }
                 Err(Failure::Misfit) => {
                     self.metrics.merge_failures.inc();
                     course.full = true;

@@ -41,7 +41,11 @@ pub(super) async fn media(
     query: Option<&str>,
     mut rendition: Rendition,
 ) -> Result<Response<Body>, Refusal> {
-    let reload = Reload::parse(query).map_err(Refusal::BadDirective)?;
+    let reload = match Reload::parse(query) {
+        // Wrong ones are ignored like all others once the playlist has ended (section 6.2.5.2).
+        Err(_) if rendition.feed.borrow().edge.ended => Reload::NOW,
+        parsed => parsed.map_err(Refusal::BadDirective)?,
+    };
     let target_duration_seconds = rendition.feed.borrow().settings.target_duration_seconds;
     let decide = |snapshot: &Arc<Snapshot>| match answer(&snapshot.edge, reload.want) {
         Verdict::Answer => Some(Ok(snapshot.clone())),

@@ -259,14 +259,14 @@ impl Pipeline {
         }
     }
 
-    fn frame(&mut self, frame: Frame) {
+    fn frame(&mut self, mut frame: Frame) {
         if !self.is_packaged(frame.track) {
             return;
         }
-        let clock = *self.clock.get_or_insert_with(|| ClockMap {
-            media: frame.dts,
-            wall: SystemTime::now(),
-        });
+        let clock = *self
+            .clock
+            .get_or_insert_with(|| ClockMap::starting(frame.dts, SystemTime::now()));
+        frame.dts = clock.media(frame.dts);
         match frame.track.kind {
             TrackKind::Video => {
                 let Some(video) = &mut self.video else { return };

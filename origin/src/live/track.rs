@@ -4,7 +4,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::sync::watch;
@@ -32,21 +32,34 @@ use crate::{
     },
 };
 
-/// Media time ↔ wall clock, fixed once per pipeline.
+/// Ingest time → media time, fixed once per pipeline: media time is the wall clock's, counted from 1970.
+///
+/// So a stream's next life, after an encoder's return or an origin's restart, goes on where the last one stood. A timeline
+/// that began again at zero would need an EXT-X-DISCONTINUITY-SEQUENCE that no earlier life has used, which nobody
+/// remembers after a crash (and a large one, from the clock, freezes hls.js: it walks an array of that length). Without
+/// either, players wait until the new timeline has caught up with the old one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClockMap {
-    pub media: MediaTime,
-    pub wall: SystemTime,
+    shift: MediaTime,
 }
 
 impl ClockMap {
-    pub(super) fn wall(&self, at: MediaTime) -> SystemTime {
-        let distance = at - self.media;
-        if distance >= MediaTime::ZERO {
-            self.wall + distance.to_duration()
-        } else {
-            self.wall - (MediaTime::ZERO - distance).to_duration()
+    /// `first`: the ingest time of what arrives at `now`.
+    pub(super) fn starting(first: MediaTime, now: SystemTime) -> Self {
+        let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Whole milliseconds, so that what encoders rounded to milliseconds still looks it.
+        let millis = i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX);
+        Self {
+            shift: MediaTime::from_millis(millis) - first,
         }
+    }
+
+    pub(super) fn media(&self, ingest: MediaTime) -> MediaTime {
+        ingest + self.shift
+    }
+
+    pub(super) fn wall(&self, media: MediaTime) -> SystemTime {
+        UNIX_EPOCH + media.to_duration()
     }
 }
 

@@ -3,6 +3,7 @@
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { chromium } from "playwright-core";
 import { servePages } from "./server.mjs";
 import { summarise } from "./statistics.mjs";
@@ -28,7 +29,7 @@ const FIRST_FRAME_TIMEOUT_MS = 30_000;
 const MAX_CONSOLE_LINES = 40;
 
 /**
- * Plays `url` for `seconds` after the first picture.
+ * Plays `url` for `seconds` after the first picture, or until the player calls an error fatal; with `goOn`, whatever it calls it.
  * @param {{url: string, player: string, seconds: number, loopMs?: number, freezeMs?: number, screenshot?: string, insecure?: boolean, keepRecord?: boolean}} run
  * @returns figures as summarise() gives them, with `player`, `url`, `browser` and the page's console
  */
@@ -47,13 +48,16 @@ export async function measure(run) {
     });
     const page = browser.pages()[0] ?? (await browser.newPage());
     const consoleLines = [];
+    let began;
     page.on("console", (message) => {
       if (consoleLines.length < MAX_CONSOLE_LINES && ["error", "warning"].includes(message.type())) consoleLines.push(message.text().slice(0, 300));
     });
     await page.goto(`${pages.base}/pages/${PAGE_OF[run.player]}.html?url=${encodeURIComponent(run.url)}`);
     await page
       .waitForFunction(() => window.probe?.record.frames.length > 0 || window.probe?.record.fatalErrors > 0, null, { timeout: FIRST_FRAME_TIMEOUT_MS })
+      .then(() => (began = performance.now()))
       .then(() => page.waitForFunction(() => window.probe.record.fatalErrors > 0, null, { timeout: run.seconds * 1000, polling: 250 }).catch(() => {}))
+      .then(() => (run.goOn ? pause(Math.max(0, began + run.seconds * 1000 - performance.now())) : null))
       .catch((failure) => consoleLines.push(`no picture: ${failure.message.split("\n")[0]}`));
     // Collected before the screenshot: taking one holds the page up.
     const record = await page.evaluate(() => window.probe.finish());

@@ -71,7 +71,7 @@ test("an interruption is the time without a new picture after the event, and wha
   const killed = START_WALL + 500 + 100 * FRAME_MS;
   // The picture stands from frame 110 to 199: the compositor shows the same one.
   const record = recording({ change: (frame, i) => (i >= 110 && i < 200 ? null : { ...frame, presented: i < 110 ? i : i - 90 }) });
-  const { gapMs, tailPictures, tailLatencyMs } = interruption(record, killed, 2000);
+  const { gapMs, tailPictures, tailLatencyMs } = interruption(record, killed, 2010);
   assert.equal(gapMs, Math.round(91 * FRAME_MS));
   assert.equal(tailPictures, 20);
   assert.equal(Math.round(tailLatencyMs), 800);
