@@ -1,4 +1,4 @@
-//! Runs every example of docs/api.md, in order, against `weir up`: commands must succeed, and what they print must have
+//! Runs every example of docs/api.md and docs/webhooks.md, in order, against `weir up`: commands must succeed, and what they print must have
 //! everything that the answer shown after them has.
 
 use std::{
@@ -86,6 +86,9 @@ fn has(found: &Value, shown: &Value, at: &str) {
                 "streamKey",
                 "status",
                 "clientUserId",
+                "eventType",
+                "Weir-Signature",
+                "Webhook-Signature",
             ];
             if fixed.iter().any(|name| at.ends_with(&format!(".{name}"))) {
                 assert_eq!(found, shown, "{at}");
@@ -108,11 +111,21 @@ fn fields(value: &Value) -> Vec<&str> {
 
 #[test]
 fn every_example_of_the_api_page_works() {
+    every_example_works("docs/api.md", 10);
+}
+
+#[test]
+fn every_example_of_the_webhooks_page_works() {
+    every_example_works("docs/webhooks.md", 4);
+}
+
+/// `more_than`: how many examples there are at the least.
+fn every_example_works(page: &str, more_than: usize) {
     if Command::new("curl").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: curl is not installed, the examples of docs/api.md were not run");
+        eprintln!("SKIPPED: curl is not installed, the examples of {page} were not run");
         return;
     }
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md")).expect("the page");
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).expect("the page");
     let server = server();
     let folder = Path::new(WEIR).parent().expect("a folder");
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
@@ -152,7 +165,7 @@ fn every_example_of_the_api_page_works() {
             }
         }
     }
-    assert!(run > 10, "{run} examples were found");
+    assert!(run > more_than, "{run} examples were found");
 }
 
 #[test]

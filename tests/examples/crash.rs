@@ -1,5 +1,5 @@
 //! `cargo run -p weir-tests --example crash [kills] [seed]`: kills an origin at that many random moments of API traffic
-//! and looks for every acknowledged write afterwards.
+//! and webhook delivery, and looks for every acknowledged write and its event afterwards.
 
 use std::process::Command;
 
@@ -19,8 +19,8 @@ async fn main() -> anyhow::Result<()> {
     let database = format!("sqlite:{}", folder.join("weir.db").display());
     let outcome = kill_again_and_again(|| Command::new(&program), &database, kills, seed).await?;
     println!(
-        "{} kills, {} acknowledged writes, all of them there",
-        outcome.kills, outcome.acknowledged
+        "{} kills, {} acknowledged writes, all of them there; {} events, all of them delivered ({} deliveries)",
+        outcome.kills, outcome.acknowledged, outcome.events, outcome.deliveries
     );
     std::fs::remove_dir_all(&folder)?;
     Ok(())

@@ -1,11 +1,12 @@
-//! `kill -9` at random moments of API traffic: every write that was acknowledged is there afterwards.
+//! `kill -9` at random moments of API traffic and webhook delivery: every write that was acknowledged is there
+//! afterwards, and every event of one is delivered at least once.
 //!
 //! The origin runs in a process of its own, started by this one from its own program; clients write without pause; the
 //! process is killed without warning and started again on the same database. What was under way at that moment may or
 //! may not have happened, but not by halves.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead as _, BufReader},
     net::{Ipv4Addr, SocketAddr},
     process::{Child, Command, Stdio},
@@ -13,17 +14,22 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use http::{Method, Request, StatusCode};
+use parking_lot::Mutex;
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use weir_origin::app::Origin;
 
-use crate::{client, site};
+use crate::{
+    client,
+    receiver::{Manner, Receiver},
+    site,
+};
 
 /// Set for the process that is killed: the database it opens.
 pub const DATABASE: &str = "WEIR_CRASH_DATABASE";
@@ -35,11 +41,15 @@ const KEPT: usize = 8;
 const LIFE_MS: u64 = 400;
 
 const STREAMS: &str = "/v1/projects/default/streams";
+const WEBHOOKS: &str = "/v1/projects/default/webhooks";
+/// Longest wait for the last deliveries: on PostgreSQL the claims of the killed process have to run out.
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The killed process: an origin that says where it listens and runs until it is killed.
 pub async fn serve_until_killed() -> anyhow::Result<()> {
     let mut config = site::origin_config();
     config.database.url = std::env::var(DATABASE).context("started by hand")?;
+    config.webhooks.allow = vec!["127.0.0.1".to_owned()];
     let origin = Origin::start(config).await?;
     let key = origin.first_key.clone().unwrap_or_default();
     println!("\nready {} {key}", origin.api.port());
@@ -52,6 +62,10 @@ pub struct Outcome {
     pub kills: u32,
     /// Writes that were acknowledged and looked for afterwards.
     pub acknowledged: u64,
+    /// Events that had to be delivered, and were.
+    pub events: usize,
+    /// Deliveries that came; more than the events are those that were tried again.
+    pub deliveries: usize,
 }
 
 struct Server {
@@ -115,10 +129,15 @@ pub async fn kill_again_and_again(
     let acknowledged = Arc::new(AtomicU64::new(0));
     let mut known: Vec<Streams> = vec![Streams::new(); CLIENTS];
     let mut key = String::new();
+    let receiver = Receiver::start(Manner::Status(200)).await?;
+    let created = Arc::new(Mutex::new(Vec::new()));
     for round in 0..rounds {
         let mut server = start(program(), database)?;
         if key.is_empty() {
             key.clone_from(&server.key);
+            let hook = json!({"url": receiver.url(), "events": ["stream.created"]});
+            let made = call(server.api, &key, Method::POST, WEBHOOKS, Some(hook)).await?;
+            anyhow::ensure!(made.status == StatusCode::CREATED, "{}", made.text());
         }
         for streams in &mut known {
             verify(&server, &key, streams)
@@ -135,6 +154,7 @@ pub async fn kill_again_and_again(
                     streams,
                     random: StdRng::seed_from_u64(random.next_u64()),
                     acknowledged: acknowledged.clone(),
+                    created: created.clone(),
                 };
                 tokio::spawn(client.write(stopped.clone()))
             })
@@ -154,10 +174,30 @@ pub async fn kill_again_and_again(
             .await
             .with_context(|| format!("seed {seed}, after the last kill"))?;
     }
+    let created = created.lock().clone();
     Ok(Outcome {
         kills: rounds,
         acknowledged: acknowledged.load(Ordering::Relaxed),
+        events: created.len(),
+        deliveries: delivered(&receiver, &created).await?,
     })
+}
+
+/// Waits until every stream's event has come, however often. Gives how many came in all.
+async fn delivered(receiver: &Receiver, created: &[String]) -> anyhow::Result<usize> {
+    let deadline = Instant::now() + DELIVERY_PATIENCE;
+    loop {
+        let received = receiver.received();
+        let told: BTreeSet<String> = received.iter().filter_map(|r| r.stream()).collect();
+        let missing: Vec<_> = created.iter().filter(|id| !told.contains(*id)).collect();
+        if missing.is_empty() {
+            return Ok(received.len());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let more = receiver.wait_for(received.len() + 1);
+        let more = tokio::time::timeout(left, more).await;
+        anyhow::ensure!(matches!(more, Ok(Ok(_))), "never told of: {missing:?}");
+    }
 }
 
 /// Every acknowledged write is there; one that was under way happened or did not.
@@ -186,6 +226,8 @@ struct Client {
     streams: Streams,
     random: StdRng,
     acknowledged: Arc<AtomicU64>,
+    /// Streams whose creation was acknowledged.
+    created: Arc<Mutex<Vec<String>>>,
 }
 
 impl Client {
@@ -212,6 +254,7 @@ impl Client {
                 name: Some(name),
                 pending: None,
             };
+            self.created.lock().push(id.clone());
             self.streams.insert(id, known);
             return Ok(());
         }

@@ -17,7 +17,7 @@ use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Longer than any delivery that a test waits for.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// One request as it came.
 #[derive(Debug, Clone)]
@@ -30,6 +30,12 @@ pub struct Received {
 impl Received {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The id of the stream that the event is about.
+    pub fn stream(&self) -> Option<String> {
+        let event: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
+        Some(event["stream"]["id"].as_str()?.to_owned())
     }
 
     /// The event's field of this name, as text.

@@ -1,4 +1,4 @@
-//! An acknowledged write survives `kill -9`.
+//! An acknowledged write survives `kill -9`, and so does the event that tells of it.
 
 use std::process::Command;
 
@@ -33,6 +33,7 @@ async fn every_acknowledged_write_survives_a_kill_at_any_moment() -> anyhow::Res
         let outcome = kill_again_and_again(this_program, &url, kills, 7).await?;
         println!("{outcome:?}");
         assert!(outcome.acknowledged > 20, "there was traffic: {outcome:?}");
+        assert!(outcome.deliveries >= outcome.events, "{outcome:?}");
     }
     std::fs::remove_dir_all(&folder)?;
     Ok(())

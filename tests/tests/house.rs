@@ -10,6 +10,8 @@ const PURE: &[&str] = &[
     "shared/src/retry.rs",
     "shared/src/directory.rs",
     "origin/src/control/events.rs",
+    "origin/src/control/events",
+    "origin/src/control/directory/changes.rs",
     "origin/src/control/webhook.rs",
     "origin/src/codec",
     "origin/src/package",

@@ -6,13 +6,13 @@
 //!
 //! An event says what happened, not how the stream is now: whoever needs the present state asks the API.
 
+mod data;
+mod filter;
+
 use std::{fmt, str::FromStr, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{ObjectBuilder, RefOr, Schema, schema::Type},
-};
+use utoipa::ToSchema;
 use uuid::{Builder, Uuid};
 use weir_shared::{
     hls::date,
@@ -24,6 +24,9 @@ use super::{
     model::Stream,
     notice::Notice,
 };
+
+pub use data::*;
+pub use filter::{BadFilter, Filter, FilterEntry};
 
 /// Longest free text in an event (a reason, a message), in bytes. Longer ones are cut.
 const TEXT_LIMIT: usize = 512;
@@ -115,119 +118,6 @@ impl Event {
     pub fn kind(&self) -> Kind {
         self.happened.kind()
     }
-}
-
-/// `stream.created`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StreamCreated {
-    /// The stream's name, for people.
-    pub name: String,
-}
-
-/// `stream.live`: an encoder is connected.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StreamLive {
-    /// Whether it is the backup push.
-    pub backup: bool,
-}
-
-/// `stream.interrupted`: the encoder is gone and may come back within the grace time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StreamInterrupted {
-    /// Milliseconds that the stream stays open for it.
-    pub grace_ms: u64,
-}
-
-/// `stream.resumed`: the encoder came back in time, the playlist goes on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StreamResumed {
-    /// Whether it is the backup push.
-    pub backup: bool,
-}
-
-/// `stream.ended`: the broadcast is over, its playlist has its end mark.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StreamEnded {
-    /// Whether the stream takes another push without being activated first.
-    pub restartable: bool,
-}
-
-/// `stream.disabled`: it takes no push until it is activated.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StreamDisabled {
-    /// False when the stream was switched off for good.
-    pub active: bool,
-}
-
-/// What is wrong with an ingest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum HealthWarning {
-    /// Key frames are further apart than the target duration.
-    KeyFramesTooRare,
-    /// Frames were dropped.
-    FramesDropped,
-    /// Frames come late, in bursts or with gaps.
-    Unsteady,
-}
-
-/// `stream.health_warning`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StreamHealthWarning {
-    pub code: HealthWarning,
-    /// What the broadcaster can do about it.
-    pub message: String,
-}
-
-/// `broadcasting.started`: viewers are let in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BroadcastingStarted {}
-
-/// `broadcasting.stopped`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BroadcastingStopped {}
-
-/// `broadcasting.failed`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BroadcastingFailed {
-    /// For people.
-    pub message: String,
-}
-
-/// `recording.started`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RecordingStarted {
-    /// The `<recording>` of `/vod/<key>/<recording>/index.m3u8`.
-    pub recording: String,
-}
-
-/// `recording.completed`: all of it is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RecordingCompleted {
-    pub recording: String,
-    pub duration_ms: u64,
-    pub bytes: u64,
-}
-
-/// `recording.failed`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RecordingFailed {
-    pub recording: String,
-    /// For people.
-    pub message: String,
 }
 
 macro_rules! kinds {
@@ -329,118 +219,6 @@ impl Happened {
     }
 }
 
-/// Which events an endpoint wants, as one entry of its list: `*`, a group like `stream.*`, or one kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct FilterEntry(String);
-
-/// A filter entry that matches no event.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected *, stream.*, broadcasting.*, recording.* or the type of an event")]
-pub struct BadFilter;
-
-impl FilterEntry {
-    fn matches(&self, kind: Kind) -> bool {
-        match self.0.strip_suffix('*') {
-            Some(group) => kind.as_str().starts_with(group),
-            None => self.0 == kind.as_str(),
-        }
-    }
-
-    /// Every entry there is.
-    fn all() -> Vec<String> {
-        let groups = Kind::ALL
-            .iter()
-            .filter_map(|kind| Some(format!("{}.*", kind.as_str().split_once('.')?.0)));
-        let mut all = vec!["*".to_owned()];
-        for group in groups {
-            if !all.contains(&group) {
-                all.push(group);
-            }
-        }
-        all.extend(Kind::ALL.iter().map(|kind| kind.as_str().to_owned()));
-        all
-    }
-}
-
-impl FromStr for FilterEntry {
-    type Err = BadFilter;
-    fn from_str(text: &str) -> Result<Self, BadFilter> {
-        let known = Self::all().iter().any(|entry| entry == text);
-        known.then(|| Self(text.to_owned())).ok_or(BadFilter)
-    }
-}
-
-impl TryFrom<String> for FilterEntry {
-    type Error = BadFilter;
-    fn try_from(text: String) -> Result<Self, BadFilter> {
-        text.parse()
-    }
-}
-
-impl From<FilterEntry> for String {
-    fn from(entry: FilterEntry) -> Self {
-        entry.0
-    }
-}
-
-impl PartialSchema for FilterEntry {
-    fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new()
-            .schema_type(Type::String)
-            .description(Some("All events, a group of them, or one type."))
-            .enum_values(Some(Self::all()))
-            .into()
-    }
-}
-
-impl ToSchema for FilterEntry {
-    fn name() -> std::borrow::Cow<'static, str> {
-        "EventFilter".into()
-    }
-}
-
-/// The events an endpoint wants: those that match any entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filter(Vec<FilterEntry>);
-
-impl Filter {
-    /// Every event, those included that later versions add.
-    pub fn all() -> Self {
-        Self(vec![FilterEntry("*".to_owned())])
-    }
-
-    /// Repetitions count once.
-    pub fn new(entries: impl IntoIterator<Item = FilterEntry>) -> Self {
-        let mut kept = Vec::new();
-        for entry in entries {
-            if !kept.contains(&entry) {
-                kept.push(entry);
-            }
-        }
-        Self(kept)
-    }
-
-    pub fn wants(&self, kind: Kind) -> bool {
-        self.0.iter().any(|entry| entry.matches(kind))
-    }
-
-    pub fn entries(&self) -> &[FilterEntry] {
-        &self.0
-    }
-
-    /// As the store keeps it: entries have no spaces.
-    pub fn to_text(&self) -> String {
-        let entries: Vec<_> = self.0.iter().map(|entry| entry.0.as_str()).collect();
-        entries.join(" ")
-    }
-
-    /// What [`Filter::to_text`] wrote. Entries that this program does not know match nothing.
-    pub fn from_text(text: &str) -> Self {
-        Self(text.split(' ').filter_map(|entry| entry.parse().ok()).collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -502,30 +280,8 @@ mod tests {
     fn every_kind_is_spelt_the_same_everywhere() {
         for kind in Kind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
-            let only: FilterEntry = kind.as_str().parse().unwrap();
-            assert!(Kind::ALL.iter().all(|other| only.matches(*other) == (other == kind)));
-        }
-    }
-
-    #[test]
-    fn a_filter_takes_all_a_group_or_one_kind() {
-        let some = Filter::new(["recording.*", "stream.live", "stream.live"].map(|e| e.parse().unwrap()));
-        assert!(some.wants(Kind::RecordingFailed) && some.wants(Kind::StreamLive));
-        assert!(!some.wants(Kind::StreamEnded));
-        assert_eq!(some.to_text(), "recording.* stream.live");
-        assert_eq!(Filter::from_text(&some.to_text()), some);
-        assert!(Filter::all().wants(Kind::BroadcastingFailed));
-        for bad in [
-            "",
-            "stream",
-            "stream*",
-            "strea.*",
-            ".*",
-            "**",
-            "stream.live ",
-            "Stream.live",
-        ] {
-            assert_eq!(bad.parse::<FilterEntry>(), Err(BadFilter), "{bad:?}");
+            let only = Filter::from_text(kind.as_str());
+            assert!(Kind::ALL.iter().all(|other| only.wants(*other) == (other == kind)));
         }
     }
 

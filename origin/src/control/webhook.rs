@@ -240,6 +240,11 @@ mod tests {
             header(&signed, "webhook-signature"),
             Some("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=")
         );
+        // Made with another implementation (docs/webhooks.md).
+        assert_eq!(
+            header(&signed, "weir-signature"),
+            Some("sha256=80ec8a89ce3cd22133a1066caecb4d04fea7467657c8514d717ec42c38a5c94c")
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::control::{
 
 /// How long a claimed delivery is nobody else's: an attempt's timeout and room for the database to be slow. After a
 /// crash it is tried again when this is over.
-pub(super) const LEASE: Duration = Duration::from_secs(30);
+pub(super) const LEASE: Duration = Duration::from_secs(20);
 /// Most rows of a page of the log.
 pub const LOG_PAGE_MAX: u32 = 100;
 /// Attempts that a delivery in the log shows, the newest.
