@@ -70,8 +70,28 @@ pub struct Control {
     outbox: Arc<dyn Outbox>,
     /// This node's name in leases.
     name: String,
-    /// Streams that are live here, with the lease that lets this node write their state.
-    owned: DashMap<StreamKey, Lease>,
+    /// Streams that are live here.
+    owned: DashMap<StreamKey, Owned>,
+}
+
+/// A stream that this node publishes.
+#[derive(Debug, Clone)]
+struct Owned {
+    /// Lets this node write the stream's state.
+    lease: Lease,
+    expires: Millis,
+    /// When its grace time is over.
+    timeout: Option<Millis>,
+}
+
+impl Owned {
+    fn new(lease: Lease, expires: Millis) -> Self {
+        Self {
+            lease,
+            expires,
+            timeout: None,
+        }
+    }
 }
 
 impl Control {
