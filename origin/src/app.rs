@@ -23,6 +23,7 @@ use crate::{
     control::{
         addresses::{AddressBook, Addresses},
         api::{self, ApiState},
+        metrics::ControlMetrics,
         model::DEFAULT,
         node::News,
         notice::Silent,
@@ -83,7 +84,9 @@ impl Origin {
         let store = Store::open(&config.database.url).await.context("database.url")?;
         let media = Arc::new(node::MediaNode::new(registry.clone(), known));
         let name = config.control.node.clone().unwrap_or_else(|| node_name(&http));
-        let control = Control::new(store, media, Arc::new(Silent), &name);
+        let counts = ControlMetrics::new()?;
+        counts.register(&prometheus)?;
+        let control = Control::new(store, media, Arc::new(Silent), counts.clone(), &name);
         let seeds: Vec<_> = config.streams.iter().map(|s| s.key.clone()).collect();
         control.seed_streams(&DEFAULT.parse()?, &seeds).await?;
         control.recover().await?;
@@ -113,7 +116,7 @@ impl Origin {
             tasks: tasks.clone(),
             registry: registry.clone(),
         };
-        tasks.spawn(api::serve(api, router, drain.clone()));
+        tasks.spawn(api::serve(api, router, counts, drain.clone()));
         let ingest = rtmp::Config::default();
         ingest.metrics.register(&prometheus)?;
         let door = Arc::new(RegistryDoor(registry.clone()));

@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod api;
 pub mod lifecycle;
+pub mod metrics;
 pub mod model;
 pub mod node;
 pub mod notice;

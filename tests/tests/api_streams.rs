@@ -441,6 +441,7 @@ async fn an_origin_that_lost_its_stream_can_write_nothing_about_it() -> anyhow::
             tokyo.control.store.clone(),
             tokyo.node.clone(),
             tokyo.outbox.clone(),
+            tokyo.control.metrics.clone(),
             "tokyo",
         );
         let connected = news(&made["streamKey"], Happening::Connected(Slot::Primary));

@@ -14,6 +14,7 @@ use weir_shared::id::{InvalidName, ProjectId, StreamId, StreamKey};
 
 use super::{
     lifecycle::{Action, IllegalMove, Step},
+    metrics::ControlMetrics,
     model::{Limits, Scope, Stream},
     node::{Node, StreamPolicy},
     notice::{Notice, Outbox},
@@ -70,6 +71,7 @@ pub struct Control {
     outbox: Arc<dyn Outbox>,
     /// This node's name in leases.
     name: String,
+    pub metrics: ControlMetrics,
     /// Streams that are live here.
     owned: DashMap<StreamKey, Owned>,
 }
@@ -96,11 +98,18 @@ impl Owned {
 
 impl Control {
     /// `name` is unique in the fleet and the same after a restart.
-    pub fn new(store: Store, node: Arc<dyn Node>, outbox: Arc<dyn Outbox>, name: &str) -> Arc<Self> {
+    pub fn new(
+        store: Store,
+        node: Arc<dyn Node>,
+        outbox: Arc<dyn Outbox>,
+        metrics: ControlMetrics,
+        name: &str,
+    ) -> Arc<Self> {
         Arc::new(Self {
             store,
             node,
             outbox,
+            metrics,
             name: name.to_owned(),
             owned: DashMap::new(),
         })

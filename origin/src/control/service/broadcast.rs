@@ -89,6 +89,7 @@ impl Control {
                 },
             })
             .collect();
+        self.metrics.news.inc_by(news.len() as u64);
         self.write(items).await
     }
 
@@ -109,6 +110,7 @@ impl Control {
                     return refused;
                 }
                 Err(error) => {
+                    self.metrics.news_refused.with_label_values(&["store"]).inc();
                     let one = items.into_iter().next().map(|item| (item.key, error.into()));
                     return one.into_iter().collect();
                 }
@@ -120,9 +122,13 @@ impl Control {
                 Ok(Some(written)) => self.follow(written).await,
                 Ok(None) => {}
                 Err(why) => {
-                    if matches!(why, Refused::Store(StoreError::NotOwner)) {
+                    let lost = matches!(why, Refused::Store(StoreError::NotOwner));
+                    if lost {
                         self.owned.remove(&item.key);
+                        self.metrics.leases_lost.inc();
                     }
+                    let reason = if lost { "owner" } else { "state" };
+                    self.metrics.news_refused.with_label_values(&[reason]).inc();
                     // Another origin has it, or the API switched it off while its publisher was being let in.
                     self.node.kick(&item.key);
                     refused.push((item.key, why));
@@ -288,6 +294,9 @@ impl Control {
     async fn beat(&self) {
         let at = now();
         let (mut due, mut over) = (Vec::new(), Vec::new());
+        self.metrics
+            .streams_owned
+            .set(i64::try_from(self.owned.len()).unwrap_or(i64::MAX));
         for owned in self.owned.iter() {
             if owned.expires - at < millis(RENEW_BELOW) {
                 due.push(owned.lease.clone());
@@ -321,6 +330,7 @@ impl Control {
         for lease in leases {
             if lost.contains(&lease.key) {
                 tracing::warn!(key = %redacted(&lease.key), "another origin has taken this stream over");
+                self.metrics.leases_lost.inc();
                 self.owned.remove_if(&lease.key, |_, owned| owned.lease == *lease);
                 self.node.kick(&lease.key);
             } else if let Some(mut owned) = self.owned.get_mut(&lease.key) {
