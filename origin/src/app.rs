@@ -25,6 +25,7 @@ use crate::{
     control::{
         addresses::{AddressBook, Addresses},
         api::{self, ApiState},
+        metrics::ControlMetrics,
         model::DEFAULT,
         node::News,
         service::Control,
@@ -117,7 +118,9 @@ impl Origin {
         let media = Arc::new(node::MediaNode::new(registry.clone(), catalog.clone()));
         let name = config.control.node.clone().unwrap_or_else(|| node_name(&http));
         let outside = Outside::new(&config, &store, &name, reachable(&http)?, &prometheus, stop.clone())?;
-        let control = Control::new(store, media, outside.outbox(), &name);
+        let counts = ControlMetrics::new()?;
+        counts.register(&prometheus)?;
+        let control = Control::new(store, media, outside.outbox(), counts.clone(), &name);
         let seeds: Vec<_> = config.streams.iter().map(|s| s.key.clone()).collect();
         control.seed_streams(&DEFAULT.parse()?, &seeds).await?;
         control.recover().await?;
@@ -178,7 +181,7 @@ impl Origin {
                     .listen(listener, Entrance::Shared, wrapping, stop.clone()),
             );
         }
-        tasks.spawn(api::serve(api, router, drain.clone()));
+        tasks.spawn(api::serve(api, router, counts, drain.clone()));
 
         let deliver = Deliver {
             registry: registry.clone(),
