@@ -20,6 +20,9 @@ pub(super) const WINDOW: u32 = 2_500_000;
 /// Size of the chunks we send, in bytes: every reply fits into one.
 const CHUNK_SIZE: u32 = 4096;
 
+/// Characters of a publish name that are said back.
+const NAME_MAX: usize = 256;
+
 const DYNAMIC_LIMIT: u8 = 2;
 const STREAM_BEGIN: u16 = 0;
 const PING_RESPONSE: u16 = 7;
@@ -61,10 +64,7 @@ impl Replies {
         let mut bandwidth = WINDOW.to_be_bytes().to_vec();
         bandwidth.push(DYNAMIC_LIMIT);
         self.message(message_type::SET_PEER_BANDWIDTH, 0, bandwidth);
-        match self.serializer.set_max_chunk_size(CHUNK_SIZE, RtmpTimestamp::new(0)) {
-            Ok(packet) => self.bytes.extend(packet.bytes),
-            Err(error) => self.failed = Some(error),
-        }
+        self.enlarge_chunks();
         let server = object(&[("fmsVer", "FMS/3,0,1,123".into()), ("capabilities", 31.0.into())]);
         let mut info = status("status", "NetConnection.Connect.Success", "Connection succeeded.");
         if let Value::Object(properties) = &mut info {
@@ -75,6 +75,7 @@ impl Replies {
 
     /// Refusal of `connect`.
     pub(super) fn not_connected(&mut self, transaction: f64, why: &str) {
+        self.enlarge_chunks();
         let info = status("error", "NetConnection.Connect.Rejected", why);
         self.command(0, &["_error".into(), transaction.into(), Value::Null, info]);
     }
@@ -86,7 +87,8 @@ impl Replies {
 
     /// Answer to `FCPublish`.
     pub(super) fn on_fc_publish(&mut self, name: &str) {
-        let info = status("status", "NetStream.Publish.Start", name);
+        let name: String = name.chars().take(NAME_MAX).collect();
+        let info = status("status", "NetStream.Publish.Start", &name);
         self.command(0, &["onFCPublish".into(), 0.0.into(), Value::Null, info]);
     }
 
@@ -112,6 +114,15 @@ impl Replies {
         let mut event = PING_RESPONSE.to_be_bytes().to_vec();
         event.extend(timestamp);
         self.message(message_type::USER_CONTROL, 0, event);
+    }
+
+    /// Before the first long reply: each has to fit into one chunk, because the serializer gives every further chunk of a
+    /// message a full header too, which librtmp (and so OBS) takes for a new message.
+    fn enlarge_chunks(&mut self) {
+        match self.serializer.set_max_chunk_size(CHUNK_SIZE, RtmpTimestamp::new(0)) {
+            Ok(packet) => self.bytes.extend(packet.bytes),
+            Err(error) => self.failed = Some(error),
+        }
     }
 
     fn command(&mut self, stream_id: u32, values: &[Value]) {
@@ -143,4 +154,36 @@ fn status(level: &str, code: &str, description: &str) -> Value {
 
 fn object(properties: &[(&str, Value)]) -> Value {
     Value::Object(properties.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::ingest::rtmp::chunk::ChunkReader;
+
+    /// Messages in these bytes, none of them spread over several chunks.
+    fn messages(bytes: &[u8]) -> Vec<u8> {
+        let mut input = BytesMut::from(bytes);
+        let mut reader = ChunkReader::new();
+        let mut types = Vec::new();
+        while let Some(message) = reader.next(&mut input).unwrap() {
+            types.push(message.type_id);
+        }
+        assert!(input.is_empty() && !reader.is_inside_message());
+        types
+    }
+
+    #[test]
+    fn the_longest_replies_are_one_chunk_each() {
+        let mut replies = Replies::new();
+        replies.not_connected(1.0, &"x".repeat(600));
+        assert_eq!(messages(&replies.take()), [message_type::COMMAND_AMF0]);
+        replies.connected(1.0);
+        replies.on_fc_publish(&"ü".repeat(60_000));
+        let mut both = vec![];
+        both.extend(replies.take());
+        assert!(both.len() < CHUNK_SIZE as usize);
+    }
 }
