@@ -323,6 +323,11 @@ impl Admission {
         self.metrics.refused.with_label_values(&[refusal.as_str()]).inc();
     }
 
+    /// A refusal of the door, for whoever looks into the stream's health.
+    pub fn note_refusal(&self, key: &StreamKey, refusal: Refusal) {
+        self.catalog.note_refusal(key, refusal);
+    }
+
     /// A publish has ended: the webhook hears of it, if it was asked.
     pub fn left(&self, tenure: Tenure) {
         if let (Some(webhook), Some(question)) = (&self.webhook, tenure.asked) {
