@@ -6,15 +6,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
-use weir_origin::{
-    codec::CodecConfig,
-    ingest::{
-        Admitted, Door, Entrance, Event, Publication, Refusal,
-        admission::{self, Admission},
-        catalog::{Catalog, SaltSecret},
-        redacted,
-        rtmp::{self, server::Wrapping},
-    },
+use weir_origin::ingest::{
+    Admitted, Door, Entrance, Event, Publication, Refusal,
+    admission::{self, Admission},
+    catalog::{Catalog, SaltSecret},
+    redacted,
+    rtmp::{self, server::Wrapping},
 };
 
 struct Print;
@@ -45,26 +42,13 @@ async fn print(key: String, mut events: mpsc::Receiver<Event>) {
     while let Some(event) = events.recv().await {
         match event {
             Event::Announced(announced) => println!("{key} {announced:?}"),
-            Event::Config(config) => match &*config {
-                CodecConfig::Avc(c) => println!(
-                    "{key} {} {}x{} aspect {:?} frame duration {:?}",
-                    c.codec_string(),
-                    c.width,
-                    c.height,
-                    c.sample_aspect,
-                    c.frame_duration
-                ),
-                CodecConfig::Aac(c) => println!(
-                    "{key} {} {} Hz, {} channels",
-                    c.codec_string(),
-                    c.sample_rate,
-                    c.channels
-                ),
-            },
+            Event::Config(track, config) => {
+                println!("{key} {track} {} {:?}", config.codec_string(), config.picture());
+            }
             Event::Frame(frame) => {
                 let at_ms = frame.dts.as_millis();
                 let seen = tracks.entry(frame.track).or_insert_with(|| {
-                    println!("{key} {} begins at {at_ms} ms, key {}", frame.track.as_str(), frame.key);
+                    println!("{key} {} begins at {at_ms} ms, key {}", frame.track, frame.key);
                     Seen {
                         last_ms: at_ms,
                         ..Seen::default()
@@ -81,12 +65,7 @@ async fn print(key: String, mut events: mpsc::Receiver<Event>) {
     for (track, seen) in tracks {
         println!(
             "{key} {} ended at {} ms: {} frames, {} keys, {} reordered, longest step {} ms",
-            track.as_str(),
-            seen.last_ms,
-            seen.frames,
-            seen.keys,
-            seen.reordered,
-            seen.longest_step_ms
+            track, seen.last_ms, seen.frames, seen.keys, seen.reordered, seen.longest_step_ms
         );
     }
 }

@@ -19,7 +19,10 @@ use weir_shared::id::StreamKey;
 
 pub use admission::Admitted;
 
-use crate::{codec::CodecConfig, package::frame::Frame};
+use crate::{
+    codec::CodecConfig,
+    package::frame::{Frame, TrackId},
+};
 
 /// What a publish session tells its pipeline, in order.
 #[derive(Debug, Clone)]
@@ -27,7 +30,7 @@ pub enum Event {
     /// What the encoder says it will send (RTMP `onMetaData`). Hints only; may come several times or never.
     Announced(Announced),
     /// A track's decoder configuration, first or changed. Precedes the track's first frame.
-    Config(Arc<CodecConfig>),
+    Config(TrackId, Arc<CodecConfig>),
     /// One access unit.
     Frame(Frame),
 }

@@ -7,7 +7,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use weir_origin::{
     codec::{CodecConfig, aac::AacConfig, avc::AvcConfig},
     package::{
-        frame::{Frame, TrackKind},
+        frame::{Frame, TrackId},
         segmenter::{Draft, Mode, Output, Targets, TrackSegmenter},
     },
 };
@@ -45,7 +45,7 @@ fn targets(part_ms: u64) -> Targets {
 
 fn video(n: u64, dts_ms: i64, offset_ms: i64, key: bool) -> Frame {
     Frame {
-        track: TrackKind::Video,
+        track: TrackId::VIDEO,
         dts: MediaTime::from_millis(dts_ms),
         composition_offset: MediaTime::from_millis(offset_ms),
         key,
@@ -55,7 +55,7 @@ fn video(n: u64, dts_ms: i64, offset_ms: i64, key: bool) -> Frame {
 
 fn audio(n: u64, dts_ms: i64) -> Frame {
     Frame {
-        track: TrackKind::Audio,
+        track: TrackId::AUDIO,
         ..video(n, dts_ms, 0, true)
     }
 }

@@ -15,6 +15,8 @@ const PURE: &[&str] = &[
     "origin/src/ingest/admission/judge.rs",
     "origin/src/ingest/catalog/policy.rs",
     "origin/src/ingest/webhook/message.rs",
+    "origin/src/ingest/ports/range.rs",
+    "origin/src/ingest/ports/table.rs",
     "origin/src/ingest/secret.rs",
     "origin/src/ingest/flv.rs",
     "origin/src/ingest/timeline.rs",

@@ -8,6 +8,7 @@
 //! | `session.rs` | the dialogue of one connection: bytes in, replies and steps out |
 //! | `chunk.rs` | chunk streams → messages |
 //! | `amf0.rs` `command.rs` `reply.rs` | what messages say, and what we say back |
+//! | `enhanced.rs` | what we can do of Enhanced RTMP |
 //! | `end.rs` | every way a connection ends |
 //! | `metrics.rs` | what is counted |
 //!
@@ -19,6 +20,7 @@ pub mod chunk;
 pub mod command;
 mod connection;
 pub mod end;
+mod enhanced;
 pub mod lobby;
 pub mod metrics;
 mod reply;

@@ -8,7 +8,7 @@ use md5::{Digest as _, Md5};
 use super::*;
 use crate::ingest::{
     Transport,
-    catalog::{Credential, SaltSecret, Secrets, TokenHash},
+    catalog::{Credential, OnRotate, SaltSecret, Secrets, TokenHash},
 };
 
 const TC_URL: &str = "rtmp://origin:1935/app";

@@ -244,7 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn count(&mut self, event: &Event, repair: Option<Repair>) {
         let Event::Frame(frame) = event else { return };
         let metrics = &self.server.config.metrics;
-        let track = frame.track.as_str();
+        let track = frame.track.kind.as_str();
         self.tally.frames += 1;
         metrics.frames.with_label_values(&[track]).inc();
         if let Some(repair) = repair {

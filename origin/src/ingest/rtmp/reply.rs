@@ -11,6 +11,7 @@ use rml_rtmp::{
 use super::{
     amf0::{self, Value},
     chunk::message_type,
+    enhanced,
 };
 
 /// The only message stream we hand out: one connection, one publish.
@@ -58,14 +59,17 @@ impl Replies {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Answer to `connect` (section 7.2.1.1).
-    pub(super) fn connected(&mut self, transaction: f64) {
+    /// Answer to `connect` (section 7.2.1.1). `enhanced`: with what we can do of Enhanced RTMP.
+    pub(super) fn connected(&mut self, transaction: f64, enhanced: bool) {
         self.message(message_type::WINDOW_ACK_SIZE, 0, WINDOW.to_be_bytes().to_vec());
         let mut bandwidth = WINDOW.to_be_bytes().to_vec();
         bandwidth.push(DYNAMIC_LIMIT);
         self.message(message_type::SET_PEER_BANDWIDTH, 0, bandwidth);
         self.enlarge_chunks();
-        let server = object(&[("fmsVer", "FMS/3,0,1,123".into()), ("capabilities", 31.0.into())]);
+        let mut server = object(&[("fmsVer", "FMS/3,0,1,123".into()), ("capabilities", 31.0.into())]);
+        if enhanced && let Value::Object(properties) = &mut server {
+            properties.extend(enhanced::capabilities());
+        }
         let mut info = status("status", "NetConnection.Connect.Success", "Connection succeeded.");
         if let Value::Object(properties) = &mut info {
             properties.push(("objectEncoding".into(), 0.0.into()));
@@ -163,10 +167,9 @@ mod tests {
     use super::*;
     use crate::ingest::rtmp::chunk::ChunkReader;
 
-    /// Messages in these bytes, none of them spread over several chunks.
-    fn messages(bytes: &[u8]) -> Vec<u8> {
+    /// Types of the messages in these bytes. A message of several chunks with full headers would be an error here too.
+    fn messages(reader: &mut ChunkReader, bytes: &[u8]) -> Vec<u8> {
         let mut input = BytesMut::from(bytes);
-        let mut reader = ChunkReader::new();
         let mut types = Vec::new();
         while let Some(message) = reader.next(&mut input).unwrap() {
             types.push(message.type_id);
@@ -177,13 +180,18 @@ mod tests {
 
     #[test]
     fn the_longest_replies_are_one_chunk_each() {
-        let mut replies = Replies::new();
+        let (mut replies, mut reader) = (Replies::new(), ChunkReader::new());
+        let command = message_type::COMMAND_AMF0;
         replies.not_connected(1.0, &"x".repeat(600));
-        assert_eq!(messages(&replies.take()), [message_type::COMMAND_AMF0]);
-        replies.connected(1.0);
+        assert_eq!(messages(&mut reader, &replies.take()), [command]);
+
+        let (mut replies, mut reader) = (Replies::new(), ChunkReader::new());
+        replies.connected(1.0, true);
         replies.on_fc_publish(&"ü".repeat(60_000));
-        let mut both = vec![];
-        both.extend(replies.take());
-        assert!(both.len() < CHUNK_SIZE as usize);
+        let (window, bandwidth) = (message_type::WINDOW_ACK_SIZE, message_type::SET_PEER_BANDWIDTH);
+        assert_eq!(
+            messages(&mut reader, &replies.take()),
+            [window, bandwidth, command, command]
+        );
     }
 }

@@ -52,6 +52,8 @@ pub struct Session {
     replies: Replies,
     demuxer: Demuxer,
     timeline: Timeline,
+    /// When the message that the demuxer works on was taken, in the encoder's milliseconds.
+    timestamp: u32,
     announced: Option<Announced>,
     /// Bytes taken, and how many of them we have acknowledged.
     received: u64,
@@ -63,8 +65,13 @@ enum Stage {
     Handshake(Box<Handshake>),
     /// Waiting for `connect`.
     Shaken,
-    /// Waiting for [`Session::welcome`]; holds the transaction that it answers.
-    Knocking(f64),
+    /// Waiting for [`Session::welcome`].
+    Knocking {
+        /// The one it answers.
+        transaction: f64,
+        /// The encoder speaks Enhanced RTMP.
+        enhanced: bool,
+    },
     Connected,
     /// Waiting for [`Session::accept`].
     Asking,
@@ -85,6 +92,7 @@ impl Session {
             replies: Replies::new(),
             demuxer: Demuxer::new(),
             timeline: Timeline::new(),
+            timestamp: 0,
             announced: None,
             received: 0,
             acknowledged: 0,
@@ -96,6 +104,9 @@ impl Session {
     /// dialogue is over; [`Session::farewell`] then says so to the encoder.
     pub fn next(&mut self, input: &mut BytesMut, now: Instant) -> Result<Option<Step>, End> {
         loop {
+            if let Some(unit) = self.demuxer.poll() {
+                return Ok(Some(self.place(unit, now)));
+            }
             let before = input.len();
             let message = match &mut self.stage {
                 Stage::Handshake(_) if input.is_empty() => return Ok(None),
@@ -103,12 +114,12 @@ impl Session {
                     self.shake_hands(input)?;
                     continue;
                 }
-                Stage::Knocking(_) | Stage::Asking => return Ok(None),
+                Stage::Knocking { .. } | Stage::Asking => return Ok(None),
                 _ => self.reader.next(input)?,
             };
             self.received += (before - input.len()) as u64;
             let Some(message) = message else { return Ok(None) };
-            if let Some(step) = self.handle(message, now)? {
+            if let Some(step) = self.handle(message)? {
                 return Ok(Some(step));
             }
         }
@@ -116,9 +127,9 @@ impl Session {
 
     /// The `connect` is answered; the publish may follow.
     pub fn welcome(&mut self) {
-        if let Stage::Knocking(transaction) = self.stage {
+        if let Stage::Knocking { transaction, enhanced } = self.stage {
             self.stage = Stage::Connected;
-            self.replies.connected(transaction);
+            self.replies.connected(transaction, enhanced);
         }
     }
 
@@ -144,7 +155,7 @@ impl Session {
     /// Queues what the encoder shall know about the end.
     pub fn farewell(&mut self, end: &End) {
         match self.stage {
-            Stage::Knocking(transaction) => self.replies.not_connected(transaction, &end.told_at_connect()),
+            Stage::Knocking { transaction, .. } => self.replies.not_connected(transaction, &end.told_at_connect()),
             Stage::Connected | Stage::Asking | Stage::Publishing => {
                 if let Some((level, code)) = end.status() {
                     self.replies.on_status(level, code, &end.told());
@@ -178,7 +189,7 @@ impl Session {
         Ok(())
     }
 
-    fn handle(&mut self, message: Message, now: Instant) -> Result<Option<Step>, End> {
+    fn handle(&mut self, message: Message) -> Result<Option<Step>, End> {
         let wrapped = matches!(message.type_id, message_type::COMMAND_AMF3 | message_type::DATA_AMF3);
         let publishing = matches!(self.stage, Stage::Publishing);
         match message.type_id {
@@ -187,12 +198,14 @@ impl Session {
                 self.obey(command)
             }
             message_type::VIDEO if publishing => {
-                let unit = self.demuxer.video(message.payload)?;
-                Ok(self.place(unit, message.timestamp, now))
+                self.timestamp = message.timestamp;
+                self.demuxer.video(message.payload)?;
+                Ok(None)
             }
             message_type::AUDIO if publishing => {
-                let unit = self.demuxer.audio(message.payload)?;
-                Ok(self.place(unit, message.timestamp, now))
+                self.timestamp = message.timestamp;
+                self.demuxer.audio(message.payload)?;
+                Ok(None)
             }
             message_type::DATA_AMF0 | message_type::DATA_AMF3 if publishing => {
                 let announced = command::parse_metadata(&message.payload, wrapped)?;
@@ -220,10 +233,11 @@ impl Session {
                     transaction,
                     app,
                     tc_url,
+                    enhanced,
                 },
                 Stage::Shaken,
             ) => {
-                self.stage = Stage::Knocking(transaction);
+                self.stage = Stage::Knocking { transaction, enhanced };
                 return Ok(Some(Step::Connect { app, tc_url }));
             }
             (Command::Connect { .. }, _) => return Err(End::OutOfOrder("connect came twice")),
@@ -262,17 +276,18 @@ impl Session {
         })
     }
 
-    fn place(&mut self, unit: Unit, timestamp: u32, now: Instant) -> Option<Step> {
+    fn place(&mut self, unit: Unit, now: Instant) -> Step {
         match unit {
-            Unit::Nothing => None,
-            Unit::Dropped(track, reason) => Some(Step::Dropped { track, reason }),
-            Unit::Config(config) => Some(Step::Event {
-                event: Event::Config(config),
+            Unit::Dropped(track, reason) => Step::Dropped { track, reason },
+            Unit::Config(track, config) => Step::Event {
+                event: Event::Config(track, config),
                 repair: None,
-            }),
+            },
             Unit::Frame(raw) => {
-                let placed = self.timeline.place(raw.track, timestamp, raw.composition_ms, now);
-                Some(Step::Event {
+                let placed = self
+                    .timeline
+                    .place(raw.track, self.timestamp, raw.nanos, raw.composition_ms, now);
+                Step::Event {
                     event: Event::Frame(Frame {
                         track: raw.track,
                         dts: placed.dts,
@@ -281,7 +296,7 @@ impl Session {
                         data: raw.data,
                     }),
                     repair: placed.repair,
-                })
+                }
             }
         }
     }
