@@ -21,6 +21,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 use weir_loadtest::rtmp::Session;
 use weir_origin::{
     app::Origin,
@@ -52,6 +53,10 @@ struct Hook {
 
 impl Hook {
     async fn start() -> anyhow::Result<Self> {
+        Self::start_with(None).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let (tell, asked) = mpsc::unbounded_channel();
@@ -61,7 +66,26 @@ impl Hook {
             while let Ok((socket, _)) = listener.accept().await {
                 let (tell, permits) = (tell.clone(), permits.clone());
                 let service = service_fn(move |request| answer(request, tell.clone(), permits.clone()));
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service));
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    // Whether it worked is what the test asks the origin.
+                    match tls {
+                        None => drop(
+                            http1::Builder::new()
+                                .serve_connection(TokioIo::new(socket), service)
+                                .await,
+                        ),
+                        Some(tls) => {
+                            if let Ok(socket) = tls.accept(socket).await {
+                                drop(
+                                    http1::Builder::new()
+                                        .serve_connection(TokioIo::new(socket), service)
+                                        .await,
+                                );
+                            }
+                        }
+                    }
+                });
             }
         });
         Ok(Self { address, asked, held })
@@ -227,5 +251,42 @@ async fn a_server_written_for_ovenmediaengine_understands() -> anyhow::Result<()
     }
     session.close().await?;
     origin.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_over_tls_has_to_be_who_it_says() -> anyhow::Result<()> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    let key = made
+        .signing_key
+        .serialize_der()
+        .try_into()
+        .map_err(anyhow::Error::msg)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)?;
+    let mut hook = Hook::start_with(Some(TlsAcceptor::from(Arc::new(server)))).await?;
+    let authority = std::env::temp_dir().join(format!("weir-hook-{}.pem", std::process::id()));
+    std::fs::write(&authority, made.cert.pem())?;
+
+    let url = format!("https://localhost:{}/admission", hook.address.port());
+    for (trusted, lets_in) in [(Some(authority.clone()), true), (None, false)] {
+        let origin = origin(&hook, |webhook| {
+            webhook.url = url.clone();
+            webhook.authority = trusted;
+        })
+        .await?;
+        let pushed = Session::connect(&format!("rtmp://{}/app", origin.rtmp), "yes").await;
+        assert_eq!(pushed.is_ok(), lets_in);
+        if lets_in {
+            hook.asked().await?;
+        } else {
+            assert_eq!(refusals(&origin, "webhook_failed").await?, 1.0);
+        }
+        origin.shutdown().await;
+    }
+    std::fs::remove_file(&authority)?;
     Ok(())
 }

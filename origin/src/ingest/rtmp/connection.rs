@@ -274,6 +274,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             End::Refused(refusal) => {
                 info!(refusal = refusal.as_str(), why = %refusal, seconds, "publish refused");
             }
+            End::AuthFailed => {
+                info!(refusal = "wrong_credentials", why = %end, seconds, "publish refused");
+            }
             End::Challenged(_) => debug!("challenged"),
             _ if end.is_fault() => {
                 warn!(reason, %end, seconds, bytes, frames, dropped, repairs, "connection ended");
