@@ -1,6 +1,11 @@
 """What every encoder is asked to do, and what has to come of it."""
 
+import functools
+import subprocess
 from dataclasses import dataclass
+from typing import Callable
+
+from obs import Obs
 
 PICTURE = "testsrc2=size=160x90:rate=10"
 
@@ -13,15 +18,29 @@ class Case:
     what: str
     key: str
     wanted: str
-    command: tuple
+    # Takes a file for the encoder's output and its environment; gives something with poll, terminate and wait.
+    start: Callable
     # What the encoder's own output has to show its user.
     shown: str = ""
+    # Programs with windows do not end when they are refused.
+    stays: bool = False
 
 
-def ffmpeg(program, url, *options):
+def program(*command):
+    """A start of Case for a command line."""
+
+    def start(output, environment):
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+        )
+
+    return start
+
+
+def ffmpeg(path, url, *options):
     """A small picture and a tone, in real time, for half a minute."""
-    return (
-        program, "-hide_banner", "-loglevel", "warning", "-re",
+    return program(
+        path, "-hide_banner", "-loglevel", "warning", "-re",
         "-f", "lavfi", "-i", PICTURE, "-f", "lavfi", "-i", "sine=sample_rate=44100",
         "-t", "30", "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "10",
         "-c:a", "aac", "-b:a", "32k", *options, "-f", "flv", url,
@@ -33,14 +52,14 @@ def gstreamer(location, *properties):
     encode = "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! h264parse ! mux."
     sound = "audiotestsrc is-live=true ! avenc_aac ! aacparse ! mux."
     sink = f"flvmux name=mux streamable=true ! rtmp2sink location={location} {' '.join(properties)}"
-    return ("gst-launch-1.0", "-q", *f"{sink} {picture} ! {encode} {sound}".split())
+    return program("gst-launch-1.0", "-q", *f"{sink} {picture} ! {encode} {sound}".split())
 
 
-def for_ffmpeg(name, program, port):
+def for_ffmpeg(name, path, port):
     """Five ways in over every kind of port, and what must not get in."""
 
     def case(what, key, wanted, url, *options, shown=""):
-        return Case(name, what, key, wanted, ffmpeg(program, url, *options), shown)
+        return Case(name, what, key, wanted, ffmpeg(path, url, *options), shown)
 
     host, shared, secure = "127.0.0.1", port["rtmp"], port["rtmps"]
     split = lambda app: ("-rtmp_app", app, "-rtmp_playpath", "show")  # noqa: E731
@@ -87,6 +106,27 @@ def for_gstreamer(port):
         case("key only, own port", "open", "live", f"rtmp://{host}:{port['open']}/app/open"),
         case("another stream's port", "open", "wrong_port", f"rtmp://{host}:{port['other']}/key/open"),
         case("rtmps, user:pass@", "show", "live", f"rtmps://anna:sesame-1@{host}:{secure}/app/show", adobe, unchecked),
+    ]  # fmt: skip
+
+
+def for_obs(port):
+    def case(what, key, wanted, server, stream_key, user=None, password=None, shown=""):
+        start = functools.partial(Obs, server, stream_key, user, password)
+        return Case("OBS Studio", what, key, wanted, start, shown, stays=True)
+
+    host, shared = "127.0.0.1", port["rtmp"]
+    app, quiet = f"rtmp://{host}:{shared}/app", f"rtmp://{host}:{shared}/key"
+    own = f"rtmp://{host}:{port['show']}/app"
+    return [
+        case("authentication ticked", "show", "live", app, "show", "anna", "sesame-1"),
+        case("authentication ticked, own port", "show", "live", own, "show", "anna", "sesame-1"),
+        case("ticked, wrong password", "show", "wrong_credentials", app, "show", "anna", "wrong", shown="failed"),
+        case("credentials in the key", "show", "live", quiet, "show?user=anna&pass=sesame-1"),
+        case("wrong credentials in the key", "show", "wrong_credentials", quiet, "show?user=anna&pass=wrong"),
+        case("token in the server", "show", "live", f"{app}?t=tok-1", "show"),
+        case("token in the key", "show", "live", quiet, "show?t=tok-1"),
+        case("key only, own port", "open", "live", f"rtmp://{host}:{port['open']}/app", "open"),
+        case("another stream's port", "open", "wrong_port", f"rtmp://{host}:{port['other']}/key", "open"),
     ]  # fmt: skip
 
 

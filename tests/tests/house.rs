@@ -15,6 +15,14 @@ const PURE: &[&str] = &[
     "origin/src/control/webhook.rs",
     "origin/src/codec",
     "origin/src/package",
+    "origin/src/ingest/admission/adobe.rs",
+    "origin/src/ingest/admission/claims.rs",
+    "origin/src/ingest/admission/judge.rs",
+    "origin/src/ingest/catalog/policy.rs",
+    "origin/src/ingest/webhook/message.rs",
+    "origin/src/ingest/ports/range.rs",
+    "origin/src/ingest/ports/table.rs",
+    "origin/src/ingest/secret.rs",
     "origin/src/ingest/flv.rs",
     "origin/src/ingest/timeline.rs",
     "origin/src/ingest/rtmp/chunk.rs",
@@ -100,6 +108,7 @@ fn sample_configurations_say_the_defaults() {
     assert_eq!(origin.packaging.segment_target, default.packaging.segment_target);
     assert_eq!(origin.packaging.window, default.packaging.window);
     assert_eq!(origin.max_streams, default.max_streams);
+    assert_eq!(origin.rtmp_limits(), default.rtmp_limits());
     let edge = weir_shared::config::load::<weir_edge::config::Config>(&config.join("edge.yaml")).expect("valid");
     let default = weir_edge::config::Config::default();
     assert_eq!(edge.cache.max_bytes, default.cache.max_bytes);

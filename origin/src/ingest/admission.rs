@@ -14,6 +14,7 @@
 //! | `claims.rs` | what an encoder shows |
 //! | `adobe.rs` | the challenge |
 //! | `judge.rs` | the decisions |
+//! | `tenure.rs` | how long a publish stays admitted |
 //! | `metrics.rs` | what is counted |
 //!
 //! Before this: `rtmp/connection.rs`. After this: `live/registry.rs` by way of [`Door`](super::Door).
@@ -22,11 +23,11 @@ pub mod adobe;
 pub mod claims;
 mod judge;
 mod metrics;
+mod tenure;
 
 use std::{sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use weir_shared::id::StreamKey;
 
 pub(super) use self::adobe::AUTH_FAILED;
@@ -39,10 +40,11 @@ pub use self::{
     claims::{APP, QUIET_APP, VARIANT_MAX},
     judge::Proof,
     metrics::Metrics,
+    tenure::{Revoked, Tenure},
 };
 use super::{
     Entrance, Line, Refusal, Slot,
-    catalog::{Catalog, OnRotate, StreamPolicy, Takeover},
+    catalog::{Catalog, StreamPolicy, Takeover},
     redacted,
     webhook::{Asked, Question, Webhook},
 };
@@ -121,87 +123,6 @@ impl Admitted {
 
     pub const fn line(&self) -> &Line {
         &self.line
-    }
-}
-
-/// How long a publish stays admitted.
-#[derive(Debug)]
-pub struct Tenure {
-    news: Option<watch::Receiver<Option<Arc<StreamPolicy>>>>,
-    slot: Slot,
-    /// `None`: the webhook sent it to this stream, whose credentials it never had.
-    proof: Option<Proof>,
-    until: Option<Instant>,
-    asked: Option<Question>,
-}
-
-/// Why a running publish is admitted no longer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Revoked {
-    #[error("the stream was removed")]
-    Removed,
-    #[error("the stream was disabled")]
-    Disabled,
-    #[error("the credentials were replaced")]
-    Rotated,
-    #[error("the time that the admission webhook gave is up")]
-    Expired,
-}
-
-impl Revoked {
-    /// Label value and log word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Removed => "removed",
-            Self::Disabled => "disabled",
-            Self::Rotated => "rotated",
-            Self::Expired => "expired",
-        }
-    }
-}
-
-impl Tenure {
-    /// Returns when the publish has to end; perhaps never. Cancel safe.
-    pub async fn revoked(&mut self) -> Revoked {
-        let until = self.until;
-        let expired = async move {
-            match until {
-                Some(until) => tokio::time::sleep_until(until.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = expired => Revoked::Expired,
-            revoked = self.revoked_by_policy() => revoked,
-        }
-    }
-
-    async fn revoked_by_policy(&mut self) -> Revoked {
-        let Some(news) = &mut self.news else {
-            return std::future::pending().await;
-        };
-        loop {
-            let revoked = match news.borrow_and_update().as_deref() {
-                None => Some(Revoked::Removed),
-                Some(policy) => revoked_by(policy, self.slot, self.proof.as_ref()),
-            };
-            if let Some(revoked) = revoked {
-                return revoked;
-            }
-            if news.changed().await.is_err() {
-                return Revoked::Removed;
-            }
-        }
-    }
-}
-
-/// What a policy means for a publish that runs already. Pure.
-fn revoked_by(policy: &StreamPolicy, slot: Slot, proof: Option<&Proof>) -> Option<Revoked> {
-    let rotated = policy.on_rotate == OnRotate::Kick && proof.is_some_and(|proof| !proof.opens(policy, slot));
-    if !policy.active {
-        Some(Revoked::Disabled)
-    } else {
-        rotated.then_some(Revoked::Rotated)
     }
 }
 
@@ -321,6 +242,11 @@ impl Admission {
     /// A refusal that came after the admission, or from it: counted here, whoever said it.
     pub fn count_refusal(&self, refusal: Refusal) {
         self.metrics.refused.with_label_values(&[refusal.as_str()]).inc();
+    }
+
+    /// A refusal of the door, for whoever looks into the stream's health.
+    pub fn note_refusal(&self, key: &StreamKey, refusal: Refusal) {
+        self.catalog.note_refusal(key, refusal);
     }
 
     /// A publish has ended: the webhook hears of it, if it was asked.

@@ -6,161 +6,32 @@
 //!
 //! Before this: `ingest/catalog.rs`. After this: `rtmp/server.rs`.
 
+mod range;
+mod table;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    fmt,
+    collections::{BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
-    str::FromStr,
     sync::Arc,
     time::Duration,
 };
 
-use parking_lot::RwLock;
 use prometheus::{IntCounter, IntGaugeVec, Opts, Registry};
-use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use weir_shared::id::StreamKey;
 
+use self::table::Owner;
+pub use self::{
+    range::{BadRange, PortRange},
+    table::PortTable,
+};
 use super::{
     Entrance, Transport,
-    catalog::{Catalog, OwnPorts, StreamPolicy},
+    catalog::Catalog,
     redacted,
     rtmp::server::{Server, Wrapping},
 };
-
-/// `20000-20999`, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct PortRange {
-    pub first: u16,
-    pub last: u16,
-}
-
-/// A text that is no range.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}`: expected two ports from 1 to 65535, like 20000-20999")]
-pub struct BadRange(String);
-
-impl PortRange {
-    fn iter(self) -> impl Iterator<Item = u16> {
-        self.first..=self.last
-    }
-
-    pub const fn overlaps(self, other: Self) -> bool {
-        self.first <= other.last && other.first <= self.last
-    }
-}
-
-impl FromStr for PortRange {
-    type Err = BadRange;
-    fn from_str(text: &str) -> Result<Self, BadRange> {
-        let parse = || {
-            let (first, last) = text.split_once('-')?;
-            let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-            (first > 0 && first <= last).then_some(Self { first, last })
-        };
-        parse().ok_or_else(|| BadRange(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for PortRange {
-    type Error = BadRange;
-    fn try_from(text: String) -> Result<Self, BadRange> {
-        text.parse()
-    }
-}
-
-impl From<PortRange> for String {
-    fn from(range: PortRange) -> Self {
-        range.to_string()
-    }
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.first, self.last)
-    }
-}
-
-/// Which port is whose, as bound at this moment.
-#[derive(Debug, Default)]
-pub struct PortTable {
-    bound: RwLock<BTreeMap<u16, Owner>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Owner {
-    key: StreamKey,
-    transport: Transport,
-}
-
-/// What has to change.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Plan {
-    release: Vec<u16>,
-    /// Exactly this port.
-    fixed: Vec<(u16, Owner)>,
-    /// Any port of the range.
-    any: Vec<Owner>,
-}
-
-impl PortTable {
-    /// The stream that a port belongs to.
-    pub fn owner(&self, port: u16) -> Option<(StreamKey, Transport)> {
-        let bound = self.bound.read();
-        bound.get(&port).map(|owner| (owner.key.clone(), owner.transport))
-    }
-
-    /// The ports that belong to a stream.
-    pub fn of(&self, key: &StreamKey) -> OwnPorts {
-        let mut ports = OwnPorts::default();
-        for (port, owner) in self.bound.read().iter().filter(|(_, owner)| owner.key == *key) {
-            match owner.transport {
-                Transport::Rtmp => ports.rtmp = Some(*port),
-                Transport::Rtmps => ports.rtmps = Some(*port),
-            }
-        }
-        ports
-    }
-
-    /// From what is bound to what the policies want. `has_range`: whether streams without a fixed port get one. Pure.
-    fn plan(&self, policies: &[Arc<StreamPolicy>], has_range: impl Fn(Transport) -> bool) -> Plan {
-        let mut wanted = HashMap::new();
-        for policy in policies {
-            for transport in Transport::ALL {
-                let fixed = match transport {
-                    Transport::Rtmp => policy.ports.rtmp,
-                    Transport::Rtmps => policy.ports.rtmps,
-                };
-                if fixed.is_some() || has_range(transport) {
-                    let key = policy.key.clone();
-                    wanted.insert(Owner { key, transport }, fixed);
-                }
-            }
-        }
-        let mut plan = Plan::default();
-        for (port, owner) in self.bound.read().iter() {
-            match wanted.get(owner) {
-                Some(fixed) if fixed.is_none_or(|fixed| fixed == *port) => {
-                    wanted.remove(owner);
-                }
-                _ => plan.release.push(*port),
-            }
-        }
-        for (owner, fixed) in wanted {
-            match fixed {
-                Some(port) => plan.fixed.push((port, owner)),
-                None => plan.any.push(owner),
-            }
-        }
-        // The same configuration gives the same ports.
-        plan.fixed.sort();
-        plan.any.sort();
-        plan
-    }
-}
 
 /// What own ports count.
 #[derive(Debug, Clone)]
@@ -274,8 +145,7 @@ impl PortKeeper {
             }
         }
         for transport in Transport::ALL {
-            let bound = self.table.bound.read();
-            let count = bound.values().filter(|owner| owner.transport == transport).count();
+            let count = self.table.count(transport);
             let gauge = self.metrics.bound.with_label_values(&[transport.as_str()]);
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
@@ -330,13 +200,13 @@ impl PortKeeper {
         let listen = self.server.clone().listen(listener, entrance, wrapping, stop.clone());
         let task = tokio::spawn(listen);
         self.open.insert(port, Listening { stop, task });
-        self.table.bound.write().insert(port, owner.clone());
+        self.table.insert(port, owner.clone());
         Ok(())
     }
 
     /// Returns when the port is free for the next.
     async fn release(&mut self, port: u16) {
-        self.table.bound.write().remove(&port);
+        self.table.remove(port);
         if let Some(Listening { stop, task }) = self.open.remove(&port) {
             stop.cancel();
             // An error is a panic in it, which has closed the port too.
@@ -347,69 +217,5 @@ impl PortKeeper {
 
     fn site(&self, transport: Transport) -> Option<&Site> {
         self.sites.iter().find(|site| site.wrapping.transport() == transport)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn policy(key: &str, rtmp: Option<u16>) -> Arc<StreamPolicy> {
-        let mut policy = StreamPolicy::open(key.parse().unwrap());
-        policy.ports.rtmp = rtmp;
-        Arc::new(policy)
-    }
-
-    fn owner(key: &str) -> Owner {
-        Owner {
-            key: key.parse().unwrap(),
-            transport: Transport::Rtmp,
-        }
-    }
-
-    fn bound(ports: &[(u16, &str)]) -> PortTable {
-        let bound = ports.iter().map(|(port, key)| (*port, owner(key))).collect();
-        PortTable {
-            bound: RwLock::new(bound),
-        }
-    }
-
-    #[test]
-    fn ranges_are_two_ports_in_order() {
-        let range: PortRange = "20000-20010".parse().unwrap();
-        assert_eq!(range.iter().count(), 11);
-        assert!(range.overlaps("20010-20020".parse().unwrap()) && !range.overlaps("20011-20020".parse().unwrap()));
-        for bad in ["", "1", "2-1", "0-5", "1-65536", "a-b"] {
-            assert!(bad.parse::<PortRange>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn nothing_changes_for_streams_that_stay() {
-        let table = bound(&[(20_000, "auto"), (5000, "fixed")]);
-        let policies = [policy("auto", None), policy("fixed", Some(5000))];
-        let plan = table.plan(&policies, |transport| transport == Transport::Rtmp);
-        assert_eq!(plan, Plan::default());
-    }
-
-    #[test]
-    fn ports_come_move_and_go_with_their_streams() {
-        let table = bound(&[(20_000, "gone"), (5000, "moved")]);
-        let policies = [policy("moved", Some(5001)), policy("new", None)];
-        let plan = table.plan(&policies, |transport| transport == Transport::Rtmp);
-        assert_eq!(plan.release, [5000, 20_000]);
-        assert_eq!(plan.fixed, [(5001, owner("moved"))]);
-        assert_eq!(plan.any, [owner("new")]);
-        // Without a range only the fixed one.
-        assert_eq!(table.plan(&policies, |_| false).any, []);
-    }
-
-    #[test]
-    fn a_stream_knows_its_ports_and_a_port_its_stream() {
-        let table = bound(&[(5000, "show")]);
-        let key: StreamKey = "show".parse().unwrap();
-        assert_eq!(table.owner(5000), Some((key.clone(), Transport::Rtmp)));
-        assert_eq!(table.of(&key).rtmp, Some(5000));
-        assert_eq!(table.owner(5001), None);
     }
 }

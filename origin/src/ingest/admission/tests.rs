@@ -8,7 +8,7 @@ use md5::{Digest as _, Md5};
 use super::*;
 use crate::ingest::{
     Transport,
-    catalog::{Credential, SaltSecret, Secrets, TokenHash},
+    catalog::{Credential, OnRotate, SaltSecret, Secrets, TokenHash},
 };
 
 const TC_URL: &str = "rtmp://origin:1935/app";
@@ -269,4 +269,29 @@ async fn rotation_spares_or_ends_who_is_in_by_policy() {
     assert_eq!(still_in(&mut backup).await, Err(Revoked::Disabled));
     catalog.remove(&key("show"));
     assert_eq!(still_in(&mut backup).await, Err(Revoked::Removed));
+}
+
+proptest::proptest! {
+    /// Whatever an encoder sends, it is refused, asked or let go on: never a panic, and nobody gets into `show` without
+    /// its secrets.
+    #[test]
+    fn no_text_opens_a_stream(app in "(app|key|live)?[/?&=a-z0-9:@.+ü-]{0,40}", url in ".{0,60}", name in "(show)?[/?&=a-z0-9ü-]{0,40}") {
+        let admission = admission();
+        if let Greeting::Welcome(caller) = admission.greet(&Entrance::Shared, &app, &url, Instant::now()) {
+            let judged = admission.admit(&caller, &name, line(Entrance::Shared));
+            // Nothing in it waits: there is no webhook.
+            if let Some(Ok((admitted, _))) = ready(judged) {
+                proptest::prop_assert_eq!(admitted.key().as_str(), "open");
+            }
+        }
+    }
+}
+
+/// The value of a future that is ready at once.
+fn ready<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
 }

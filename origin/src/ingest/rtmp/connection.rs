@@ -222,7 +222,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Err(End::Evicted);
         }
         let (slot, proof) = (admitted.slot().as_str(), admitted.proof().as_str());
-        let publication = server.door.publish(admitted).map_err(|refusal| self.refuse(refusal))?;
+        let key = admitted.key().clone();
+        let publication = server.door.publish(admitted).map_err(|refusal| {
+            server.admission.note_refusal(&key, refusal);
+            self.refuse(refusal)
+        })?;
         info!(slot, proof, "publish accepted");
         self.session.accept();
         Ok(Live {
@@ -269,6 +273,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match end {
             End::Refused(refusal) => {
                 info!(refusal = refusal.as_str(), why = %refusal, seconds, "publish refused");
+            }
+            End::AuthFailed => {
+                info!(refusal = "wrong_credentials", why = %end, seconds, "publish refused");
             }
             End::Challenged(_) => debug!("challenged"),
             _ if end.is_fault() => {

@@ -21,6 +21,9 @@ pub(super) const WINDOW: u32 = 2_500_000;
 /// Size of the chunks we send, in bytes: every reply fits into one.
 const CHUNK_SIZE: u32 = 4096;
 
+/// Characters of a publish name that are said back.
+const NAME_MAX: usize = 256;
+
 const DYNAMIC_LIMIT: u8 = 2;
 const STREAM_BEGIN: u16 = 0;
 const PING_RESPONSE: u16 = 7;
@@ -62,10 +65,7 @@ impl Replies {
         let mut bandwidth = WINDOW.to_be_bytes().to_vec();
         bandwidth.push(DYNAMIC_LIMIT);
         self.message(message_type::SET_PEER_BANDWIDTH, 0, bandwidth);
-        match self.serializer.set_max_chunk_size(CHUNK_SIZE, RtmpTimestamp::new(0)) {
-            Ok(packet) => self.bytes.extend(packet.bytes),
-            Err(error) => self.failed = Some(error),
-        }
+        self.enlarge_chunks();
         let mut server = object(&[("fmsVer", "FMS/3,0,1,123".into()), ("capabilities", 31.0.into())]);
         if enhanced && let Value::Object(properties) = &mut server {
             properties.extend(enhanced::capabilities());
@@ -79,6 +79,7 @@ impl Replies {
 
     /// Refusal of `connect`.
     pub(super) fn not_connected(&mut self, transaction: f64, why: &str) {
+        self.enlarge_chunks();
         let info = status("error", "NetConnection.Connect.Rejected", why);
         self.command(0, &["_error".into(), transaction.into(), Value::Null, info]);
     }
@@ -90,7 +91,8 @@ impl Replies {
 
     /// Answer to `FCPublish`.
     pub(super) fn on_fc_publish(&mut self, name: &str) {
-        let info = status("status", "NetStream.Publish.Start", name);
+        let name: String = name.chars().take(NAME_MAX).collect();
+        let info = status("status", "NetStream.Publish.Start", &name);
         self.command(0, &["onFCPublish".into(), 0.0.into(), Value::Null, info]);
     }
 
@@ -116,6 +118,15 @@ impl Replies {
         let mut event = PING_RESPONSE.to_be_bytes().to_vec();
         event.extend(timestamp);
         self.message(message_type::USER_CONTROL, 0, event);
+    }
+
+    /// Before the first long reply: each has to fit into one chunk, because the serializer gives every further chunk of a
+    /// message a full header too, which librtmp (and so OBS) takes for a new message.
+    fn enlarge_chunks(&mut self) {
+        match self.serializer.set_max_chunk_size(CHUNK_SIZE, RtmpTimestamp::new(0)) {
+            Ok(packet) => self.bytes.extend(packet.bytes),
+            Err(error) => self.failed = Some(error),
+        }
     }
 
     fn command(&mut self, stream_id: u32, values: &[Value]) {
@@ -147,4 +158,40 @@ fn status(level: &str, code: &str, description: &str) -> Value {
 
 fn object(properties: &[(&str, Value)]) -> Value {
     Value::Object(properties.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::ingest::rtmp::chunk::ChunkReader;
+
+    /// Types of the messages in these bytes. A message of several chunks with full headers would be an error here too.
+    fn messages(reader: &mut ChunkReader, bytes: &[u8]) -> Vec<u8> {
+        let mut input = BytesMut::from(bytes);
+        let mut types = Vec::new();
+        while let Some(message) = reader.next(&mut input).unwrap() {
+            types.push(message.type_id);
+        }
+        assert!(input.is_empty() && !reader.is_inside_message());
+        types
+    }
+
+    #[test]
+    fn the_longest_replies_are_one_chunk_each() {
+        let (mut replies, mut reader) = (Replies::new(), ChunkReader::new());
+        let command = message_type::COMMAND_AMF0;
+        replies.not_connected(1.0, &"x".repeat(600));
+        assert_eq!(messages(&mut reader, &replies.take()), [command]);
+
+        let (mut replies, mut reader) = (Replies::new(), ChunkReader::new());
+        replies.connected(1.0, true);
+        replies.on_fc_publish(&"ü".repeat(60_000));
+        let (window, bandwidth) = (message_type::WINDOW_ACK_SIZE, message_type::SET_PEER_BANDWIDTH);
+        assert_eq!(
+            messages(&mut reader, &replies.take()),
+            [window, bandwidth, command, command]
+        );
+    }
 }

@@ -307,3 +307,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
