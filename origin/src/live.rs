@@ -3,8 +3,12 @@
 //!
 //! Before this: `ingest`, `package`. After this: `deliver`.
 
+pub mod failover;
+pub mod lifecycle;
 pub mod master;
 pub mod pipeline;
 pub mod registry;
 pub mod snapshot;
+mod splice;
+mod standby;
 mod track;
