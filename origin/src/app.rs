@@ -1,6 +1,6 @@
 //! Wiring: the only file that knows all parts of the origin.
 
-use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use http::{Response, request::Parts};
@@ -189,17 +189,19 @@ impl AdminExtra for StreamList {
                         })
                     })
                     .collect();
-                let mut warnings = Vec::new();
-                if live.health.key_frames_too_rare.load(Ordering::Relaxed) {
-                    warnings.push("key frames are further apart than the target duration; set the interval to 1–2 s");
-                }
+                let status = *live.status.borrow();
+                let health = live.health.report();
                 serde_json::json!({
                     "key": key,
                     "epoch": live.epoch.to_string(),
+                    "state": status.state.as_str(),
+                    "live": status.live,
+                    "backupLive": status.backup_live,
                     "renditions": renditions,
-                    "windowBytes": live.health.window_bytes.load(Ordering::Relaxed),
-                    "framesDropped": live.health.frames_dropped.load(Ordering::Relaxed),
-                    "warnings": warnings,
+                    "publishers": health.publishers,
+                    "windowBytes": health.window_bytes,
+                    "framesDropped": health.frames_dropped,
+                    "warnings": health.warnings,
                 })
             })
             .collect();

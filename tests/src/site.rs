@@ -43,6 +43,8 @@ pub fn origin_config() -> origin_config::Config {
     config.http.listen = anywhere();
     config.rtmp.listen = anywhere();
     config.admin.listen = anywhere();
+    // A stream ends with its publisher, unless a test is about coming back.
+    config.ingest.grace = HumanDuration(Duration::ZERO);
     config.packaging.part_target = HumanDuration(Duration::from_millis(200));
     config.packaging.segment_target = HumanDuration(Duration::from_secs(1));
     config.packaging.window = HumanDuration(Duration::from_secs(20));
@@ -61,7 +63,12 @@ pub async fn start_edge(origin: SocketAddr) -> anyhow::Result<Edge> {
 
 impl Site {
     pub async fn start() -> anyhow::Result<Self> {
-        let origin = Origin::start(origin_config()).await?;
+        Self::start_with(origin_config()).await
+    }
+
+    /// With an origin of this configuration.
+    pub async fn start_with(config: origin_config::Config) -> anyhow::Result<Self> {
+        let origin = Origin::start(config).await?;
         let edge = start_edge(origin.http).await?;
         Ok(Self { origin, edge })
     }

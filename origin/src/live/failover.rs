@@ -41,6 +41,17 @@ pub enum Why {
     Revert,
 }
 
+impl Why {
+    /// Label value and log word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OnlyOne => "only_one",
+            Self::Failover => "failover",
+            Self::Revert => "revert",
+        }
+    }
+}
+
 /// The two feeds of one input, and which of them is shown.
 #[derive(Debug)]
 pub struct Failover {

@@ -9,6 +9,9 @@
 
 use std::time::{Duration, Instant};
 
+/// How long one that was let in at the very end may take to be there.
+const SPARED: Duration = Duration::from_secs(1);
+
 /// Where a stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -86,11 +89,23 @@ impl Lifecycle {
         };
     }
 
-    /// Media of every publisher was cut off, as by a takeover: until the newcomer's first frame nobody sends.
+    /// Publishers may be there, but none sends. A connection that is dead and not yet closed looks like this.
     pub fn fell_silent(&mut self, now: Instant) {
-        if self.state == State::Live {
+        if self.state == State::Live && !self.grace.is_zero() {
             self.state = self.wait_or_end(now);
         }
+    }
+
+    /// It was about to end, but a publisher has just been let in: it waits for that one.
+    pub fn spare(&mut self, now: Instant) {
+        self.state = State::Grace {
+            until: now + self.grace.max(SPARED),
+        };
+    }
+
+    /// Whatever was, it is over.
+    pub fn end(&mut self) {
+        self.state = State::Ended;
     }
 
     /// When to call [`timeout`](Self::timeout).
@@ -111,7 +126,7 @@ impl Lifecycle {
     }
 
     fn wait_or_end(&self, now: Instant) -> State {
-        if self.grace.is_zero() && self.publishers == 0 {
+        if self.grace.is_zero() {
             State::Ended
         } else {
             State::Grace {

@@ -46,11 +46,6 @@ impl Standby {
         }
     }
 
-    /// The newest frame.
-    pub fn newest(&self) -> Option<&Held> {
-        self.frames.back()
-    }
-
     /// Gives everything away, oldest first.
     pub fn take(&mut self) -> VecDeque<Held> {
         self.bytes = 0;

@@ -133,6 +133,8 @@ pub struct TrackSegmenter {
     /// Where a following track had to cut by itself: the leading track's cut next to it is the same one.
     cut_alone_at: Option<MediaTime>,
     discontinuity: bool,
+    /// The next frame comes from another publisher.
+    broken_off: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -174,13 +176,32 @@ impl TrackSegmenter {
             cut_at: None,
             cut_alone_at: None,
             discontinuity: false,
+            broken_off: false,
             outputs: VecDeque::new(),
         }
     }
 
-    /// A new decoder configuration: takes effect at the next key frame. An equal one changes nothing.
-    pub fn set_config(&mut self, config: Arc<CodecConfig>) {
+    /// A new decoder configuration: takes effect at the next key frame. An equal one changes nothing. True if it is
+    /// another one than the one set last.
+    pub fn set_config(&mut self, config: Arc<CodecConfig>) -> bool {
+        let newest = self.next_config.as_ref().unwrap_or(&self.config);
+        let is_new = **newest != *config;
         self.next_config = (*config != *self.config).then_some(config);
+        is_new
+    }
+
+    /// The next segment is not continuous with those before it.
+    pub fn mark_discontinuity(&mut self) {
+        self.discontinuity = true;
+    }
+
+    /// What follows comes from another publisher: the open segment ends, and the next one begins exactly when its first
+    /// frame is due.
+    pub fn break_off(&mut self) {
+        self.end_segment(false);
+        self.cut_at = None;
+        self.cut_alone_at = None;
+        self.broken_off = true;
     }
 
     pub fn set_mode(&mut self, mode: Mode) {
@@ -356,7 +377,11 @@ impl TrackSegmenter {
     /// The input left out more than the samples before it can be stretched over.
     fn leap_if_gap(&mut self, due: Ticks) {
         let missing = due - self.position;
-        if missing > self.part_target_ticks() {
+        let bearable = match std::mem::take(&mut self.broken_off) {
+            true => Ticks(self.frame_ticks().0 / 2),
+            false => self.part_target_ticks(),
+        };
+        if missing > bearable {
             self.close_part(Ending::Short);
             self.outputs.push_back(Output::Gap {
                 missing: missing.to_media_time(self.scale),
