@@ -27,7 +27,7 @@ use super::{
     health::Health,
     lane::{Joining, Lane, Settings},
     master::{self, Master, Rendition},
-    snapshot::RenditionSettings,
+    snapshot::{self, RenditionSettings},
     track::{ClockMap, Track},
 };
 use crate::{
@@ -291,10 +291,29 @@ impl Packager {
 /// EXT-X-SERVER-CONTROL: distances from the live end that keep a player out of trouble (section 4.4.3.8).
 fn server_control(target_duration_seconds: u32, longest_part: Duration) -> ServerControl {
     let target = Duration::from_secs(u64::from(target_duration_seconds));
+    // In whole milliseconds: never a hair below three parts as they are declared.
+    let three_parts = snapshot::declared(longest_part) * 3;
+    let part_hold_back = Duration::from_millis(three_parts.as_micros().div_ceil(1000) as u64);
     ServerControl {
         can_block_reload: true,
         can_skip_until: Some(target * 6),
         hold_back: Some(target * 3),
-        part_hold_back: Some(longest_part * 3),
+        part_hold_back: Some(part_hold_back),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn part_hold_back_is_never_below_three_parts() {
+        // 200 ms at 30 and 29.97, 333 ms at 30 and 29.97 frames per second, 16 AAC frames at 48 kHz.
+        for micros in [200_000, 200_200, 333_333, 333_666, 341_333] {
+            let part = Duration::from_micros(micros);
+            let hold_back = server_control(4, part).part_hold_back.unwrap_or_default();
+            assert!(hold_back >= snapshot::declared(part) * 3, "{hold_back:?} for {part:?}");
+            assert!(hold_back < snapshot::declared(part) * 3 + Duration::from_millis(1));
+        }
     }
 }

@@ -408,7 +408,7 @@ impl Track {
 
     /// Whether every listed segment starts with an independent frame.
     pub(super) fn all_independent(&self) -> bool {
-        self.window.listed().all(|s| s.independent)
+        self.window.all_independent()
     }
 }
 

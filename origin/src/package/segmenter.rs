@@ -16,6 +16,7 @@ use weir_shared::media::time::{MediaTime, Ticks, Timescale};
 use super::{
     cadence::{Cadence, Smoother},
     frame::{Frame, TrackKind},
+    keys::KeyRhythm,
 };
 use crate::codec::{CodecConfig, opus};
 
@@ -123,6 +124,7 @@ pub struct TrackSegmenter {
     learned: bool,
     last_raw: Option<MediaTime>,
     smoother: Smoother,
+    keys: KeyRhythm,
     /// Settled with the first part, then fixed.
     part_target: Option<Duration>,
     /// Decode time of the next sample: the sum of all durations so far.
@@ -169,6 +171,7 @@ impl TrackSegmenter {
             learned: false,
             last_raw: None,
             smoother: Smoother::new(tolerance),
+            keys: KeyRhythm::default(),
             part_target: None,
             position: Ticks::ZERO,
             segment: None,
@@ -201,6 +204,7 @@ impl TrackSegmenter {
         self.end_segment(false);
         self.cut_at = None;
         self.cut_alone_at = None;
+        self.keys = KeyRhythm::default();
         self.broken_off = true;
     }
 
@@ -211,7 +215,8 @@ impl TrackSegmenter {
     /// The leading track begins a segment at this presentation time: end this one at the first sample boundary at or
     /// after it, at once if that has passed.
     pub fn cut_at(&mut self, at: MediaTime) {
-        let near = MediaTime::from(self.targets.part).as_nanos();
+        // Half a segment: further off, it is another cut.
+        let near = MediaTime::from(self.targets.segment).as_nanos() / 2;
         if let Some(alone) = self.cut_alone_at.take()
             && (at - alone).as_nanos().abs() <= near
         {
@@ -254,6 +259,9 @@ impl TrackSegmenter {
         self.end_segment_if_long();
         let composition = self.smooth_composition(frame.composition_offset, cadence);
         self.begin_segment_if_none(time + composition, key);
+        if key {
+            self.keys.key_at(due.to_media_time(self.scale), self.frame_time());
+        }
         self.append(frame.data, key, due, composition);
         self.close_part_if_full();
     }
@@ -471,20 +479,38 @@ impl TrackSegmenter {
         let slack = Ticks(self.part.samples.len() as i64 + 1);
         if length + self.frame_ticks() > self.part_target_ticks() + slack {
             self.close_part(Ending::Full);
+            self.end_segment_if_key_is_next();
             self.end_segment_if_long();
         }
     }
 
+    /// The part just published is its segment's last if the encoder keeps its rhythm: says so together with the part.
+    /// Otherwise the segment would end a frame later, and for that moment the hinted part would seem to belong to it:
+    /// players that count parts (Shaka, video.js) lose their place there.
+    fn end_segment_if_key_is_next(&mut self) {
+        let Some(segment) = &self.segment else { return };
+        let half = Ticks(self.frame_ticks().0 / 2);
+        let long_enough = self.position - segment.start + half >= self.segment_target_ticks();
+        let key_is_next = self.is_audio() || self.keys.is_due(self.end_of_samples(), self.frame_time());
+        if self.mode == Mode::Lead && long_enough && key_is_next {
+            self.end_segment(false);
+        }
+    }
+
     /// EXT-X-TARGETDURATION is the limit of *rounded* segment durations (section 4.4.3.1): ends the segment when another
-    /// part could lead past it. A following track leaves the leading one a moment longer to decide.
+    /// part could lead past it. A following track goes on to the last frame that fits, whatever part that makes: were its
+    /// parts to decide, it would end before the leading track each time and run ahead of its sequence numbers.
     fn end_segment_if_long(&mut self) {
         let leads = self.mode == Mode::Lead;
         let beyond = if leads { 400 } else { 490 };
         let limit =
             Duration::from_secs(u64::from(self.targets.target_duration_seconds)) + Duration::from_millis(beyond);
         let limit = MediaTime::from(limit).to_ticks(self.scale);
-        let longest = self.part_target_ticks();
-        if self.segment.as_ref().is_none_or(|s| s.duration + longest <= limit) {
+        let fits = |segment: &OpenSegment| match leads {
+            true => segment.duration + self.part_target_ticks() <= limit,
+            false => self.position - segment.start + self.frame_ticks() <= limit,
+        };
+        if self.segment.as_ref().is_none_or(fits) {
             return;
         }
         self.end_segment(leads && !self.is_audio());
