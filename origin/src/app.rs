@@ -21,7 +21,10 @@ use crate::{
         ports::{self, PortKeeper, PortTable},
         rtmp::{self, server::Wrapping},
     },
-    live::registry::{Registry, RegistryDoor},
+    live::{
+        registry::{Registry, RegistryDoor},
+        status::StatusChange,
+    },
     metrics::Metrics,
 };
 
@@ -138,6 +141,11 @@ impl Origin {
         tasks.close();
         tracing::info!(http = %started.http, rtmp = %started.rtmp, admin = %started.admin, "origin is ready");
         Ok(started)
+    }
+
+    /// Every change of a stream's ingest from now on.
+    pub fn watch_status(&self) -> tokio::sync::broadcast::Receiver<StatusChange> {
+        self.registry.watch_status()
     }
 
     /// Ends publishers, answers held requests, closes. Playlists do not end: whoever starts next goes on.
