@@ -6,17 +6,24 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
-use weir_origin::ingest::{Door, Event, Publication, PublishRequest, Refusal, redacted, rtmp};
+use weir_origin::ingest::{
+    Admitted, Door, Entrance, Event, Publication, Refusal,
+    admission::{self, Admission},
+    catalog::{Catalog, SaltSecret},
+    redacted,
+    rtmp::{self, server::Wrapping},
+};
 
 struct Print;
 
 impl Door for Print {
-    fn publish(&self, request: PublishRequest) -> Result<Publication, Refusal> {
+    fn publish(&self, admitted: Admitted) -> Result<Publication, Refusal> {
         let (sender, events) = mpsc::channel(64);
-        tokio::spawn(print(redacted(&request.key), events));
+        tokio::spawn(print(redacted(admitted.key()), events));
         Ok(Publication {
             events: sender,
             stop: CancellationToken::new(),
+            tally: Arc::default(),
         })
     }
 }
@@ -70,12 +77,10 @@ async fn main() -> anyhow::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1935".into());
     let listener = TcpListener::bind(&address).await?;
     println!("push to rtmp://{}/app/<key>", listener.local_addr()?);
-    rtmp::serve(
-        listener,
-        rtmp::Config::default(),
-        Arc::new(Print),
-        CancellationToken::new(),
-    )
-    .await;
+    let catalog = Arc::new(Catalog::new(true, SaltSecret::random()));
+    let admission = Arc::new(Admission::new(catalog, None, admission::Metrics::default()));
+    let never = CancellationToken::new();
+    let server = rtmp::Server::new(rtmp::Config::default(), admission, Arc::new(Print), never.clone());
+    server.listen(listener, Entrance::Shared, Wrapping::Plain, never).await;
     Ok(())
 }

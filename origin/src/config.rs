@@ -3,24 +3,38 @@
 use std::{
     collections::HashSet,
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
+mod ingest;
+
 use serde::{Deserialize, Serialize};
-use weir_shared::{
-    config::{Fault, HumanDuration, Validate},
-    id::StreamKey,
+use weir_shared::config::{Fault, HumanDuration, Validate};
+
+use crate::{
+    ingest::catalog::Catalog,
+    live::{Settings, failover, pipeline::Continuity, registry},
+    package::segmenter::Targets,
 };
 
-use crate::{live::pipeline, live::registry, package::segmenter::Targets};
+pub use ingest::{Backup, Rtmp, Rtmps, Stream, Tls, Webhook};
 
 /// Everything an origin needs to know. Every key has a default but none is unknown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub http: Listen,
-    pub rtmp: Listen,
+    /// Where encoders push.
+    pub rtmp: Rtmp,
+    /// The same over TLS.
+    pub rtmps: Option<Rtmps>,
+    /// The certificate of every TLS port.
+    pub tls: Tls,
+    /// Asked about every publish, after its credentials were right.
+    pub admission_webhook: Option<Webhook>,
     pub admin: Listen,
+    pub ingest: Ingest,
     pub packaging: Packaging,
     /// Streams that may be pushed.
     pub streams: Vec<Stream>,
@@ -33,6 +47,7 @@ pub struct Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
+    #[serde(deserialize_with = "weir_shared::config::listen_address")]
     pub listen: SocketAddr,
 }
 
@@ -42,12 +57,6 @@ impl Listen {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         }
     }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stream {
-    pub key: StreamKey,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -67,12 +76,54 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             http: Listen::local(8081),
-            rtmp: Listen::local(1935),
+            rtmp: Rtmp::default(),
+            rtmps: None,
+            tls: Tls::default(),
+            admission_webhook: None,
             admin: Listen::local(9081),
+            ingest: Ingest::default(),
             packaging: Packaging::default(),
             streams: Vec::new(),
             any_key: false,
             max_streams: 1024,
+        }
+    }
+}
+
+/// How publishers come, go and follow one another.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ingest {
+    /// How long a stream without a publisher waits for one before it ends.
+    pub grace: HumanDuration,
+    /// Silence of the shown slot after which the other one takes over.
+    pub failover_after: HumanDuration,
+    /// Whether the primary is shown again once it is back.
+    pub revert: failover::Revert,
+    /// How long it must have delivered without a break before that.
+    pub stable_for: HumanDuration,
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self {
+            grace: HumanDuration(Duration::from_secs(10)),
+            failover_after: HumanDuration(Duration::from_secs(3)),
+            revert: failover::Revert::WhenStable,
+            stable_for: HumanDuration(Duration::from_secs(10)),
+        }
+    }
+}
+
+impl Ingest {
+    fn continuity(&self) -> Continuity {
+        Continuity {
+            grace: self.grace.0,
+            failover: failover::Policy {
+                after: self.failover_after.0,
+                revert: self.revert,
+                stable_for: self.stable_for.0,
+            },
         }
     }
 }
@@ -98,18 +149,18 @@ impl Packaging {
 }
 
 impl Config {
-    pub fn policy(&self) -> registry::Policy {
+    pub fn policy(&self, catalog: Arc<Catalog>) -> registry::Policy {
         registry::Policy {
-            known: self.streams.iter().map(|s| s.key.clone()).collect(),
-            any_key: self.any_key,
+            catalog,
             max_streams: self.max_streams,
             linger: self.packaging.linger.0,
+            continuity: self.ingest.continuity(),
         }
     }
 
-    pub fn settings(&self) -> pipeline::Settings {
+    pub fn settings(&self) -> Settings {
         let packaging = &self.packaging;
-        pipeline::Settings {
+        Settings {
             targets: Targets {
                 part: packaging.part_target.0,
                 segment: packaging.segment_target.0,
@@ -157,6 +208,18 @@ impl Validate for Config {
             "packaging.linger",
             "at most 1h",
         );
+        let ingest = &self.ingest;
+        expect(ingest.grace.0 <= ms(300_000), "ingest.grace", "at most 5min");
+        expect(
+            (ms(500)..=ms(10_000)).contains(&ingest.failover_after.0),
+            "ingest.failover_after",
+            "500ms to 10s",
+        );
+        expect(
+            ingest.stable_for.0 >= ingest.failover_after.0 && ingest.stable_for.0 <= ms(3_600_000),
+            "ingest.stable_for",
+            "failover_after to 1h",
+        );
         expect((1..=100_000).contains(&self.max_streams), "max_streams", "1 to 100000");
         expect(
             self.any_key || !self.streams.is_empty(),
@@ -165,6 +228,7 @@ impl Validate for Config {
         );
         let distinct: HashSet<_> = self.streams.iter().map(|s| &s.key).collect();
         expect(distinct.len() == self.streams.len(), "streams", "each key once");
+        self.validate_ingest(&mut expect);
         faults
     }
 }

@@ -6,4 +6,5 @@
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
 
 pub mod client;
+pub mod history;
 pub mod site;

@@ -16,6 +16,7 @@ use weir_shared::media::time::{MediaTime, Ticks, Timescale};
 use super::{
     cadence::{Cadence, Smoother},
     frame::{Frame, TrackKind},
+    keys::KeyRhythm,
 };
 use crate::codec::{CodecConfig, opus};
 
@@ -123,6 +124,7 @@ pub struct TrackSegmenter {
     learned: bool,
     last_raw: Option<MediaTime>,
     smoother: Smoother,
+    keys: KeyRhythm,
     /// Settled with the first part, then fixed.
     part_target: Option<Duration>,
     /// Decode time of the next sample: the sum of all durations so far.
@@ -133,6 +135,8 @@ pub struct TrackSegmenter {
     /// Where a following track had to cut by itself: the leading track's cut next to it is the same one.
     cut_alone_at: Option<MediaTime>,
     discontinuity: bool,
+    /// The next frame comes from another publisher.
+    broken_off: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -167,6 +171,7 @@ impl TrackSegmenter {
             learned: false,
             last_raw: None,
             smoother: Smoother::new(tolerance),
+            keys: KeyRhythm::default(),
             part_target: None,
             position: Ticks::ZERO,
             segment: None,
@@ -174,13 +179,33 @@ impl TrackSegmenter {
             cut_at: None,
             cut_alone_at: None,
             discontinuity: false,
+            broken_off: false,
             outputs: VecDeque::new(),
         }
     }
 
-    /// A new decoder configuration: takes effect at the next key frame. An equal one changes nothing.
-    pub fn set_config(&mut self, config: Arc<CodecConfig>) {
+    /// A new decoder configuration: takes effect at the next key frame. An equal one changes nothing. True if it is
+    /// another one than the one set last.
+    pub fn set_config(&mut self, config: Arc<CodecConfig>) -> bool {
+        let newest = self.next_config.as_ref().unwrap_or(&self.config);
+        let is_new = **newest != *config;
         self.next_config = (*config != *self.config).then_some(config);
+        is_new
+    }
+
+    /// The next segment is not continuous with those before it.
+    pub fn mark_discontinuity(&mut self) {
+        self.discontinuity = true;
+    }
+
+    /// What follows comes from another publisher: the open segment ends, and the next one begins exactly when its first
+    /// frame is due.
+    pub fn break_off(&mut self) {
+        self.end_segment(false);
+        self.cut_at = None;
+        self.cut_alone_at = None;
+        self.keys = KeyRhythm::default();
+        self.broken_off = true;
     }
 
     pub fn set_mode(&mut self, mode: Mode) {
@@ -190,7 +215,8 @@ impl TrackSegmenter {
     /// The leading track begins a segment at this presentation time: end this one at the first sample boundary at or
     /// after it, at once if that has passed.
     pub fn cut_at(&mut self, at: MediaTime) {
-        let near = MediaTime::from(self.targets.part).as_nanos();
+        // Half a segment: further off, it is another cut.
+        let near = MediaTime::from(self.targets.segment).as_nanos() / 2;
         if let Some(alone) = self.cut_alone_at.take()
             && (at - alone).as_nanos().abs() <= near
         {
@@ -233,6 +259,9 @@ impl TrackSegmenter {
         self.end_segment_if_long();
         let composition = self.smooth_composition(frame.composition_offset, cadence);
         self.begin_segment_if_none(time + composition, key);
+        if key {
+            self.keys.key_at(due.to_media_time(self.scale), self.frame_time());
+        }
         self.append(frame.data, key, due, composition);
         self.close_part_if_full();
     }
@@ -356,7 +385,11 @@ impl TrackSegmenter {
     /// The input left out more than the samples before it can be stretched over.
     fn leap_if_gap(&mut self, due: Ticks) {
         let missing = due - self.position;
-        if missing > self.part_target_ticks() {
+        let bearable = match std::mem::take(&mut self.broken_off) {
+            true => Ticks(self.frame_ticks().0 / 2),
+            false => self.part_target_ticks(),
+        };
+        if missing > bearable {
             self.close_part(Ending::Short);
             self.outputs.push_back(Output::Gap {
                 missing: missing.to_media_time(self.scale),
@@ -446,20 +479,38 @@ impl TrackSegmenter {
         let slack = Ticks(self.part.samples.len() as i64 + 1);
         if length + self.frame_ticks() > self.part_target_ticks() + slack {
             self.close_part(Ending::Full);
+            self.end_segment_if_key_is_next();
             self.end_segment_if_long();
         }
     }
 
+    /// The part just published is its segment's last if the encoder keeps its rhythm: says so together with the part.
+    /// Otherwise the segment would end a frame later, and for that moment the hinted part would seem to belong to it:
+    /// players that count parts (Shaka, video.js) lose their place there.
+    fn end_segment_if_key_is_next(&mut self) {
+        let Some(segment) = &self.segment else { return };
+        let half = Ticks(self.frame_ticks().0 / 2);
+        let long_enough = self.position - segment.start + half >= self.segment_target_ticks();
+        let key_is_next = self.is_audio() || self.keys.is_due(self.end_of_samples(), self.frame_time());
+        if self.mode == Mode::Lead && long_enough && key_is_next {
+            self.end_segment(false);
+        }
+    }
+
     /// EXT-X-TARGETDURATION is the limit of *rounded* segment durations (section 4.4.3.1): ends the segment when another
-    /// part could lead past it. A following track leaves the leading one a moment longer to decide.
+    /// part could lead past it. A following track goes on to the last frame that fits, whatever part that makes: were its
+    /// parts to decide, it would end before the leading track each time and run ahead of its sequence numbers.
     fn end_segment_if_long(&mut self) {
         let leads = self.mode == Mode::Lead;
         let beyond = if leads { 400 } else { 490 };
         let limit =
             Duration::from_secs(u64::from(self.targets.target_duration_seconds)) + Duration::from_millis(beyond);
         let limit = MediaTime::from(limit).to_ticks(self.scale);
-        let longest = self.part_target_ticks();
-        if self.segment.as_ref().is_none_or(|s| s.duration + longest <= limit) {
+        let fits = |segment: &OpenSegment| match leads {
+            true => segment.duration + self.part_target_ticks() <= limit,
+            false => self.position - segment.start + self.frame_ticks() <= limit,
+        };
+        if self.segment.as_ref().is_none_or(fits) {
             return;
         }
         self.end_segment(leads && !self.is_audio());

@@ -16,6 +16,7 @@ pub enum Command {
         app: String,
         /// The encoder speaks Enhanced RTMP and wants to know whether we do.
         enhanced: bool,
+        tc_url: String,
     },
     /// `releaseStream`: answered, means nothing to us.
     ReleaseStream {
@@ -56,14 +57,15 @@ pub fn parse(payload: &[u8], amf3_wrapped: bool) -> Result<Command, CommandError
     let transaction = values.get(1).and_then(Value::as_number).unwrap_or(0.0);
     // The command object stands third, arguments follow it.
     let text = |at: usize| values.get(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let property = |name: &str| {
+        let found = values.get(2).and_then(|object| object.get(name)?.as_str());
+        found.unwrap_or_default().to_owned()
+    };
     Ok(match name {
         "connect" => Command::Connect {
             transaction,
-            app: values
-                .get(2)
-                .and_then(|object| object.get("app")?.as_str())
-                .unwrap_or_default()
-                .to_owned(),
+            app: property("app"),
+            tc_url: property("tcUrl"),
             enhanced: values
                 .get(2)
                 .is_some_and(|object| ENHANCED.iter().any(|name| object.get(name).is_some())),

@@ -1,0 +1,4 @@
+use bytes::Bytes;
+
+use super::*;
+use crate::codec::{aac::AacConfig, avc::AvcConfig};
