@@ -76,11 +76,11 @@ fn wrong_forms_show_the_place_and_what_belongs_there() {
         ),
         (
             "unknown",
-            "rtmps: {}\n",
+            "rtsp: {}\n",
             [
                 "line 1 column 1",
-                "unknown field `rtmps`",
-                "expected one of http, rtmp, admin",
+                "unknown field `rtsp`",
+                "expected one of http, rtmp",
             ],
         ),
         (
