@@ -55,20 +55,26 @@ const AUDIO_GROUP: &str = "audio";
 
 /// Writes the multivariant playlist (section 4.4.6). `prefix` leads from it to the media playlists: `` or `d/`.
 ///
-/// Audio tracks of one codec are a group, of which a player takes one; every group makes a variant of its own with the
+/// Audio tracks of one codec are a group, of which a player takes one; every group makes a variant of its own with each
 /// video, so that CODECS names what that combination needs (section 4.4.6.2).
 pub fn multivariant(facts: &[Facts], prefix: &str, independent_segments: bool) -> Multivariant {
     let uri = |f: &Facts| format!("{prefix}{}.m3u8", f.name);
     let of_kind = |kind| facts.iter().filter(move |f| f.config.track() == kind);
-    let video = of_kind(TrackKind::Video).next();
     let groups = audio_groups(of_kind(TrackKind::Audio));
-    let mut variants: Vec<Variant> = groups.iter().map(|group| variant(video, Some(group), &uri)).collect();
-    if variants.is_empty() && video.is_some() {
-        variants.push(variant(video, None, &uri));
+    let mut variants = Vec::new();
+    for video in of_kind(TrackKind::Video) {
+        variants.extend(groups.iter().map(|group| variant(Some(video), Some(group), &uri)));
+        if groups.is_empty() {
+            variants.push(variant(Some(video), None, &uri));
+        }
+    }
+    let is_sound_only = variants.is_empty();
+    if is_sound_only {
+        variants.extend(groups.iter().map(|group| variant(None, Some(group), &uri)));
     }
     let is_single = of_kind(TrackKind::Audio).count() == 1;
     // Audio on its own is a variant and needs no rendition beside it, unless there is a choice.
-    let media = match video.is_none() && is_single {
+    let media = match is_sound_only && is_single {
         true => Vec::new(),
         false => groups
             .iter()
@@ -161,7 +167,7 @@ fn renditions(group: &AudioGroup<'_>, is_single: bool, uri: &dyn Fn(&Facts) -> S
     group.tracks.iter().enumerate().map(of_track).collect()
 }
 
-/// `audio` is 1, `audio-2` is 2.
+/// `audio` is 1, `audio-2` is 2, `audio-2-3` (a track of another publish) is 2-3.
 fn number(name: &RenditionName) -> &str {
-    name.as_str().rsplit_once('-').map_or("1", |(_, number)| number)
+    name.as_str().split_once('-').map_or("1", |(_, number)| number)
 }
