@@ -253,7 +253,10 @@ impl TrackSegmenter {
             });
             return;
         }
-        self.observe(&frame);
+        if !self.broken_off {
+            // Between two publishers the distance says nothing.
+            self.observe(&frame);
+        }
         let cadence = self.cadence.unwrap_or(FALLBACK);
         let first = self.last_raw.is_none();
         self.last_raw = Some(frame.dts);
