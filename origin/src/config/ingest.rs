@@ -30,6 +30,7 @@ use crate::ingest::{
 #[serde(default, deny_unknown_fields)]
 pub struct Rtmp {
     /// The port of all streams.
+    #[serde(deserialize_with = "weir_shared::config::listen_address")]
     pub listen: SocketAddr,
     /// Every stream gets a port of its own out of these.
     pub port_range: Option<PortRange>,
@@ -58,6 +59,7 @@ impl Default for Rtmp {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rtmps {
+    #[serde(deserialize_with = "weir_shared::config::listen_address")]
     pub listen: SocketAddr,
     #[serde(default)]
     pub port_range: Option<PortRange>,

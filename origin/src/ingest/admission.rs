@@ -43,6 +43,7 @@ pub use self::{
 use super::{
     Entrance, Line, Refusal, Slot,
     catalog::{Catalog, OnRotate, StreamPolicy, Takeover},
+    redacted,
     webhook::{Asked, Question, Webhook},
 };
 
@@ -272,6 +273,7 @@ impl Admission {
             Entrance::Shared => None,
         };
         let name = Name::parse(name, caller.app.instance.as_deref(), own)?;
+        tracing::Span::current().record("key", redacted(&name.key));
         let watched = self.catalog.watch(&name.key).ok_or(Refusal::UnknownStream)?;
         let by_name = Claims::from_query(&name.query);
         let shown = Shown {

@@ -156,7 +156,7 @@ impl Lane {
         let video = self
             .video
             .as_ref()
-            .filter(|video| !video.is_new() && !self.awaits_key)?;
+            .filter(|video| video.has_begun() && !self.awaits_key)?;
         Some(Pace {
             open: video.next_msn(),
             start: video.segment_start(),
@@ -167,7 +167,7 @@ impl Lane {
     /// and has the same number if it is new.
     pub(super) fn keep_pace(&mut self, frame: &Frame, beside: Pace) {
         let awaits_key = self.awaits_key;
-        let Some(video) = self.video.as_mut().filter(|video| awaits_key || video.is_new()) else {
+        let Some(video) = self.video.as_mut().filter(|video| awaits_key || !video.has_begun()) else {
             return;
         };
         if frame.track.kind != TrackKind::Video || !frame.key {
@@ -313,10 +313,14 @@ impl Lane {
         self.progress.add(progress);
     }
 
-    /// The leading track begins a segment: so do those that follow it.
+    /// The leading track begins a segment: so do those that follow it and have begun at all.
     fn cut_audio_at(&mut self, at: MediaTime, clock: &ClockMap, metrics: &Metrics) {
         let lead = self.audio_lead;
-        for (_, audio) in self.audio.iter_mut().filter(|(number, _)| Some(**number) != lead) {
+        for (_, audio) in self
+            .audio
+            .iter_mut()
+            .filter(|(number, audio)| Some(**number) != lead && audio.has_begun())
+        {
             let followed = audio.cut_at(at, clock, metrics);
             self.progress.add(followed);
         }

@@ -220,14 +220,14 @@ impl Track {
 
     /// Nothing has come yet, and the leading track has come as far as segment `open`: this one starts there too.
     pub(super) fn join_at(&mut self, open: MediaSequence) {
-        if self.init_index.is_none() {
+        if !self.has_begun() {
             self.next_msn = self.next_msn.max(open);
         }
     }
 
-    /// No segment of it was begun yet.
-    pub(super) fn is_new(&self) -> bool {
-        self.init_index.is_none()
+    /// Its first segment is open, or was.
+    pub(super) fn has_begun(&self) -> bool {
+        self.init_index.is_some()
     }
 
     /// Decode time at which its open segment began.

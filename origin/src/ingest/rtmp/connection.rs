@@ -26,7 +26,6 @@ use super::{
 use crate::ingest::{
     Event, Line, Publication, Refusal,
     admission::{Caller, Greeting, Tenure},
-    redacted,
     timeline::Repair,
 };
 
@@ -151,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     speed_check += SPEED_CHECK;
                     continue;
                 }
-                read = self.socket.read_buf(&mut self.input) => read?,
+                read = self.socket.read_buf(&mut self.input) => no_more_is_zero(read)?,
             };
             if read == 0 {
                 let cut_off = self.session.is_inside_message(&self.input);
@@ -228,10 +227,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !self.place.settle() {
             return Err(End::Evicted);
         }
-        let key = redacted(admitted.key());
         let (slot, proof) = (admitted.slot().as_str(), admitted.proof().as_str());
         let publication = server.door.publish(admitted).map_err(|refusal| self.refuse(refusal))?;
-        info!(key, slot, proof, "publish accepted");
+        info!(slot, proof, "publish accepted");
         self.session.accept();
         Ok(Live {
             publication,
@@ -354,6 +352,14 @@ async fn ended(live: &mut Option<Live>) -> End {
             () = live.publication.stop.cancelled() => End::Stopped,
             revoked = live.tenure.revoked() => End::Revoked(revoked),
         },
+    }
+}
+
+/// Many encoders close a TLS connection without saying so in TLS first: that is an end like any other.
+fn no_more_is_zero(read: io::Result<usize>) -> io::Result<usize> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+        read => read,
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument, debug, info_span, warn};
+use tracing::{Instrument, debug, field, info_span, warn};
 
 use super::{
     Config, End,
@@ -116,7 +116,8 @@ impl Server {
             local,
         };
         let (server, wrapping) = (self.clone(), wrapping.clone());
-        let span = info_span!("rtmp", %peer, port = local.port());
+        // The key is recorded by admission, once it is known.
+        let span = info_span!("rtmp", %peer, port = local.port(), key = field::Empty);
         let connection = async move {
             let _open = Counted::new(&server.config.metrics.connections);
             server.serve(socket, line, wrapping, place).await;
