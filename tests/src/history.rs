@@ -58,7 +58,8 @@ impl History {
             let by_media = (segment.tfdts[0] - first.tfdts[0]) as f64 / VIDEO_SCALE;
             assert!(
                 (by_date - by_media).abs() < 0.05,
-                "{by_date} by date, {by_media} by media"
+                "{by_date} by date, {by_media} by media in {:#?}",
+                self.segments
             );
         }
     }

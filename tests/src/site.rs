@@ -150,6 +150,11 @@ impl Broadcast {
         Ok(self.task.await??)
     }
 
+    /// Waits until it ends by itself.
+    pub async fn outcome(self) -> anyhow::Result<publisher::Report> {
+        Ok(self.task.await??)
+    }
+
     /// Is gone without a word, as when a line is cut.
     pub fn cut(self) {
         self.task.abort();

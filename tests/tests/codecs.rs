@@ -316,7 +316,7 @@ async fn every_audio_track_is_a_rendition_in_step_with_the_picture() -> anyhow::
     let expected = [
         ("Audio 1", "d/audio.m3u8", true),
         ("Audio 2", "d/audio-2.m3u8", false),
-        ("Audio 3", "d/audio-5.m3u8", false),
+        ("Audio 5", "d/audio-5.m3u8", false),
     ];
     assert_eq!(media, expected);
     let video = with_whole_segments(&site, "show", "video").await?;

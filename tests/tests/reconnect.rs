@@ -107,7 +107,7 @@ async fn the_heir_of_a_ghost_is_seen_within_a_second_in_the_same_playlist() -> a
     watch(&site, "show", 2).await?;
     let heir = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
     let taken = Instant::now();
-    assert!(ghost.end().await.is_err(), "the first one is told to go");
+    assert!(ghost.outcome().await.is_err(), "the first one is told to go");
     let listed = site.playlist("show", "video").await?;
     let (open, parts) = (listed.open_sequence(), listed.open_parts().len());
     site.get(&format!("/app/show/d/video.m3u8?_HLS_msn={open}&_HLS_part={parts}"))
@@ -266,6 +266,7 @@ async fn several_publishes_of_one_stream_are_its_renditions() -> anyhow::Result<
     let low = Synthetic {
         video: Some(SyntheticVideo {
             bitrate: 300_000,
+            gop_seconds: 0.5,
             ..Default::default()
         }),
         audio: None,
@@ -274,7 +275,9 @@ async fn several_publishes_of_one_stream_are_its_renditions() -> anyhow::Result<
         video: None,
         ..Synthetic::default()
     };
-    let first = Broadcast::start(site.origin.rtmp, "show/1", &Synthetic::default()).await?;
+    let first = Broadcast::start(site.origin.rtmp, "show/1", &half_second_groups()).await?;
+    // So that the second begins in the middle of a segment, if that can be.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let second = Broadcast::start(site.origin.rtmp, "show/2", &low).await?;
     let third = Broadcast::start(site.origin.rtmp, "show/3", &sound).await?;
     let index = async || Ok::<_, anyhow::Error>(site.get("/app/show/d/llhls.m3u8").await?.text().to_owned());

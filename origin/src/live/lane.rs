@@ -49,6 +49,17 @@ pub(super) struct Joining {
     pub discontinuity_sequence: u64,
 }
 
+/// Where a lane's video stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    open: MediaSequence,
+    /// Decode time at which the open segment began; `None` between two segments.
+    start: Option<MediaTime>,
+}
+
+/// Timestamps of one moment differ by less in several publishes of one encoder: half a frame at 60 per second.
+const PACE_TOLERANCE: MediaTime = MediaTime::from_millis(8);
+
 pub(super) struct Lane {
     settings: Settings,
     announced: Announced,
@@ -137,6 +148,40 @@ impl Lane {
                 self.video_number = id.number;
                 self.follow_video();
             }
+        }
+    }
+
+    /// Where its video stands in its open segment, for lanes that begin beside it.
+    pub(super) fn pace(&self) -> Option<Pace> {
+        let video = self
+            .video
+            .as_ref()
+            .filter(|video| video.has_begun() && !self.awaits_key)?;
+        Some(Pace {
+            open: video.next_msn(),
+            start: video.segment_start(),
+        })
+    }
+
+    /// Before `frame` is taken: if video begins with it, its first segment ends where the one of the lane beside it does,
+    /// and has the same number if it is new.
+    pub(super) fn keep_pace(&mut self, frame: &Frame, beside: Pace) {
+        let awaits_key = self.awaits_key;
+        let Some(video) = self.video.as_mut().filter(|video| awaits_key || !video.has_begun()) else {
+            return;
+        };
+        if frame.track.kind != TrackKind::Video || !frame.key {
+            return;
+        }
+        let target = MediaTime::from(self.settings.targets.segment);
+        match beside.start {
+            // That one is about to end at the very same key frame.
+            Some(start) if frame.dts + PACE_TOLERANCE >= start + target => video.join_at(beside.open.next()),
+            Some(start) => {
+                video.join_at(beside.open);
+                video.align_to(start);
+            }
+            None => video.join_at(beside.open),
         }
     }
 
@@ -271,8 +316,11 @@ impl Lane {
     /// The leading track begins a segment: so do those that follow it and have begun at all.
     fn cut_audio_at(&mut self, at: MediaTime, clock: &ClockMap, metrics: &Metrics) {
         let lead = self.audio_lead;
-        let followers = self.audio.iter_mut().filter(|(number, _)| Some(**number) != lead);
-        for (_, audio) in followers.filter(|(_, audio)| audio.has_begun()) {
+        for (_, audio) in self
+            .audio
+            .iter_mut()
+            .filter(|(number, audio)| Some(**number) != lead && audio.has_begun())
+        {
             let followed = audio.cut_at(at, clock, metrics);
             self.progress.add(followed);
         }

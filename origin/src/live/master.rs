@@ -84,7 +84,10 @@ pub fn multivariant(facts: &[Facts], prefix: &str, independent_segments: bool) -
             })
             .collect(),
         media: match is_grouped {
-            true => groups.iter().flat_map(|group| group.renditions(&uri)).collect(),
+            true => groups
+                .iter()
+                .flat_map(|group| group.renditions(groups.len() == 1, &uri))
+                .collect(),
             false => Vec::new(),
         },
     }
@@ -123,17 +126,18 @@ fn audio_groups<'a>(tracks: &[&'a Facts]) -> Vec<AudioGroup<'a>> {
 }
 
 impl AudioGroup<'_> {
-    /// EXT-X-MEDIA of the group (section 4.4.6.1). Tracks in the same place of two groups have the same name: they are
-    /// the same sound.
-    fn renditions(&self, uri: &dyn Fn(&Facts) -> String) -> Vec<Media> {
+    /// EXT-X-MEDIA of the group (section 4.4.6.1). `is_only`: else tracks in the same place of each group have the same
+    /// name, for they are the same sound.
+    fn renditions(&self, is_only: bool, uri: &dyn Fn(&Facts) -> String) -> Vec<Media> {
         let is_single = self.tracks.len() == 1;
-        let name = |place: usize| match is_single {
-            true => "Audio".to_owned(),
-            false => format!("Audio {}", place + 1),
+        let name = |place: usize, f: &Facts| match (is_single, is_only) {
+            (true, _) => "Audio".to_owned(),
+            (false, true) => format!("Audio {}", number(&f.name)),
+            (false, false) => format!("Audio {}", place + 1),
         };
         let media = |(place, f): (usize, &&Facts)| Media {
             group_id: self.id.clone(),
-            name: name(place),
+            name: name(place, f),
             uri: Some(uri(f)),
             language: None,
             default: place == 0,
@@ -142,6 +146,11 @@ impl AudioGroup<'_> {
         };
         self.tracks.iter().enumerate().map(media).collect()
     }
+}
+
+/// `audio` is 1, `audio-2` is 2, `audio-2-3` (a track of another publish) is 2-3.
+fn number(name: &RenditionName) -> &str {
+    name.as_str().split_once('-').map_or("1", |(_, number)| number)
 }
 
 /// A video with any one of a group, or the first of a group alone.

@@ -116,6 +116,10 @@ impl Packager {
             wall: SystemTime::now(),
         });
         let metrics = self.metrics.clone();
+        let others = self.lanes.iter().filter(|(other, _)| **other != variant);
+        if let Some(beside) = others.filter_map(|(_, lane)| lane.pace()).next() {
+            self.lane(variant).keep_pace(&frame, beside);
+        }
         self.lane(variant).frame(frame, &clock, &metrics, now);
         self.publish(now);
     }

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     ingest::{Event, Slot},
     metrics::Metrics,
-    package::frame::Frame,
+    package::frame::{Frame, TrackKind},
 };
 
 /// How often the listing's figures are renewed.
@@ -65,6 +65,9 @@ struct Input {
     reached: Option<Reached>,
     /// From the shown feed's timeline to the stream's.
     offset: MediaTime,
+    /// From one video frame to the next.
+    step: MediaTime,
+    last_video: Option<MediaTime>,
     /// Since when nobody sends it.
     gone: Option<Instant>,
 }
@@ -149,6 +152,8 @@ impl Pipeline {
             failover: Failover::new(policy),
             reached: None,
             offset: MediaTime::ZERO,
+            step: splice::STEP_DEFAULT,
+            last_video: None,
             gone: None,
         });
         input.failover.joined(slot, now);
@@ -235,7 +240,7 @@ impl Pipeline {
         let Some((slot, why)) = input.failover.choose(now) else {
             return;
         };
-        let previous = input.reached;
+        let (previous, step) = (input.reached, input.step);
         let known = Candidate {
             offset: input.offset,
             tolerance: splice::SAME_CLOCK,
@@ -261,19 +266,13 @@ impl Pipeline {
             .find(|feed| (feed.seat.variant, feed.seat.slot) == (variant, slot));
         let Some(feed) = feed else { return };
         let held = feed.standby.take();
-        let Some(newest) = held.back() else { return };
-        let newest = Arrival {
-            dts: newest.frame.dts,
-            arrived: newest.arrived,
+        let arrivals: Vec<Arrival> = held.iter().filter(|held| held.starts).map(Held::arrival).collect();
+        let Some(newest) = held.back().map(Held::arrival) else {
+            return;
         };
-        let reached = previous.or(furthest);
-        let mut offset = splice::offset(reached, newest, &candidates);
-        let floor = previous.map(|reached| reached.media);
-        let follows = |held: &Held, offset| floor.is_none_or(|floor| held.frame.dts + offset > floor);
-        if !held.iter().any(|held| held.starts && follows(held, offset)) {
-            // By the other's clock nothing here comes after what was shown: then it is not the same clock.
-            offset = splice::offset(reached, newest, &[]);
-        }
+        let after = previous.map(|reached| splice::After { reached, step });
+        let offset = splice::offset(previous.or(furthest), newest, &candidates);
+        let offset = after.map_or(offset, |after| after.correct(offset, newest, &arrivals));
         if let Some(input) = self.inputs.get_mut(&variant) {
             input.offset = offset;
             input.gone = None;
@@ -291,7 +290,7 @@ impl Pipeline {
             self.packager.configure(variant, *id, config.clone());
         }
         for held in held {
-            if floor.is_none_or(|floor| held.frame.dts + offset > floor) {
+            if previous.is_none_or(|previous| held.frame.dts + offset >= previous.media + step) {
                 self.deliver(variant, held.frame, held.arrived);
             }
         }
@@ -304,6 +303,12 @@ impl Pipeline {
         };
         frame.dts = frame.dts + input.offset;
         let media = input.reached.map_or(frame.dts, |reached| reached.media.max(frame.dts));
+        if frame.track.kind == TrackKind::Video {
+            input.step = input
+                .last_video
+                .map_or(input.step, |last| splice::step(last, frame.dts, input.step));
+            input.last_video = Some(frame.dts);
+        }
         input.reached = Some(Reached { media, arrived });
         self.lifecycle.heard();
         self.packager.frame(variant, frame, now());

@@ -63,6 +63,44 @@ pub fn offset(reached: Option<Reached>, newest: Arrival, candidates: &[Candidate
         .map_or(by_arrival, |candidate| candidate.offset)
 }
 
+/// What a newcomer is put after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct After {
+    pub reached: Reached,
+    /// From one frame to the next.
+    pub step: MediaTime,
+}
+
+/// Distance of frames assumed until two were seen.
+pub const STEP_DEFAULT: MediaTime = MediaTime::from_millis(33);
+
+impl After {
+    /// Makes sure that an offset puts the newcomer after what was shown: decode time never goes back. `starts`: its frames
+    /// that decoding can begin with, oldest first.
+    pub fn correct(self, offset: MediaTime, newest: Arrival, starts: &[Arrival]) -> MediaTime {
+        let earliest = self.reached.media + self.step;
+        if starts.iter().any(|start| start.dts + offset >= earliest) {
+            return offset;
+        }
+        // By another's clock nothing here comes after what was shown: then it is not the same clock.
+        let offset = self::offset(Some(self.reached), newest, &[]);
+        let came_after = starts.iter().find(|start| start.arrived > self.reached.arrived);
+        // It did come later: what its clock says of that is the unevenness of two networks.
+        came_after.map_or(offset, |start| offset.max(earliest - start.dts))
+    }
+}
+
+/// The distance of frames, after another frame.
+pub fn step(last: MediaTime, next: MediaTime, before: MediaTime) -> MediaTime {
+    const LONGEST: MediaTime = MediaTime::from_millis(200);
+    let distance = next - last;
+    if distance > MediaTime::ZERO && distance <= LONGEST {
+        distance
+    } else {
+        before
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,7 +109,7 @@ mod tests {
         MediaTime::from_millis(n)
     }
 
-    fn after(start: Instant, millis: u64) -> Instant {
+    fn after_ms(start: Instant, millis: u64) -> Instant {
         start + Duration::from_millis(millis)
     }
 
@@ -92,7 +130,7 @@ mod tests {
             arrived: start,
         });
         for first in [0, 999, 4_000_000_000] {
-            let offset = offset(reached, at(first, after(start, 5000)), &[]);
+            let offset = offset(reached, at(first, after_ms(start, 5000)), &[]);
             assert_eq!(ms(first) + offset, ms(65_000));
         }
     }
@@ -109,8 +147,29 @@ mod tests {
             tolerance: Duration::from_millis(millis),
         };
         // By its own clock 5 s went by, by arrival 5.2.
-        let newest = at(15_000, after(start, 5200));
+        let newest = at(15_000, after_ms(start, 5200));
         assert_eq!(offset(reached, newest, &[same(500)]), ms(50_000));
         assert_eq!(offset(reached, newest, &[same(100)]), ms(50_200));
+    }
+
+    #[test]
+    fn what_came_later_is_put_later_even_if_it_came_in_a_burst() {
+        let start = Instant::now();
+        let reached = Reached {
+            media: ms(60_000),
+            arrived: start,
+        };
+        let after = After { reached, step: ms(40) };
+        // Two key frames, half a second apart by their clock, came within 10 ms.
+        let starts = [at(0, after_ms(start, 100)), at(500, after_ms(start, 110))];
+        let offset = offset(Some(reached), starts[1], &[]);
+        assert_eq!(starts[1].dts + offset, ms(60_110));
+        assert_eq!(
+            after.correct(offset, starts[1], &starts),
+            offset,
+            "the second may be shown"
+        );
+        let only = &starts[..1];
+        assert_eq!(after.correct(offset, starts[1], only), ms(60_040));
     }
 }

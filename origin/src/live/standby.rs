@@ -7,6 +7,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
+use super::splice::Arrival;
 use crate::package::frame::{Frame, TrackKind};
 
 /// Frames held at most: 30 s of 60 fps video with two audio tracks.
@@ -21,6 +22,15 @@ pub struct Held {
     pub arrived: Instant,
     /// Decoding can begin here.
     pub starts: bool,
+}
+
+impl Held {
+    pub fn arrival(&self) -> Arrival {
+        Arrival {
+            dts: self.frame.dts,
+            arrived: self.arrived,
+        }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -230,6 +230,16 @@ impl Track {
         self.init_index.is_some()
     }
 
+    /// Decode time at which its open segment began.
+    pub(super) fn segment_start(&self) -> Option<MediaTime> {
+        self.segmenter.segment_start()
+    }
+
+    /// Its next segment counts as begun at `start`.
+    pub(super) fn align_to(&mut self, start: MediaTime) {
+        self.segmenter.align_to(start);
+    }
+
     pub(super) fn media_bytes(&self) -> usize {
         self.window.media_bytes()
     }

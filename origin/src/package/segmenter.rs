@@ -137,6 +137,8 @@ pub struct TrackSegmenter {
     discontinuity: bool,
     /// The next frame comes from another publisher.
     broken_off: bool,
+    /// Where the next segment counts as begun.
+    aligned: Option<MediaTime>,
     outputs: VecDeque<Output>,
 }
 
@@ -180,6 +182,7 @@ impl TrackSegmenter {
             cut_alone_at: None,
             discontinuity: false,
             broken_off: false,
+            aligned: None,
             outputs: VecDeque::new(),
         }
     }
@@ -196,6 +199,17 @@ impl TrackSegmenter {
     /// The next segment is not continuous with those before it.
     pub fn mark_discontinuity(&mut self) {
         self.discontinuity = true;
+    }
+
+    /// The first segment counts as begun at this decode time, where a segment of another rendition began: so both end at the
+    /// same key frame.
+    pub fn align_to(&mut self, start: MediaTime) {
+        self.aligned = Some(start);
+    }
+
+    /// Decode time at which the open segment began.
+    pub fn segment_start(&self) -> Option<MediaTime> {
+        Some(self.segment.as_ref()?.start.to_media_time(self.scale))
     }
 
     /// What follows comes from another publisher: the open segment ends, and the next one begins exactly when its first
@@ -239,7 +253,10 @@ impl TrackSegmenter {
             });
             return;
         }
-        self.observe(&frame);
+        if !self.broken_off {
+            // Between two publishers the distance says nothing.
+            self.observe(&frame);
+        }
         let cadence = self.cadence.unwrap_or(FALLBACK);
         let first = self.last_raw.is_none();
         self.last_raw = Some(frame.dts);
@@ -406,8 +423,9 @@ impl TrackSegmenter {
         if self.segment.is_some() {
             return;
         }
+        let aligned = self.aligned.take().map(|start| start.to_ticks(self.scale));
         self.segment = Some(OpenSegment {
-            start: self.position,
+            start: aligned.map_or(self.position, |start| start.min(self.position)),
             duration: Ticks::ZERO,
         });
         self.outputs.push_back(Output::SegmentStart {
