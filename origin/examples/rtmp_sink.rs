@@ -23,6 +23,7 @@ impl Door for Print {
         Ok(Publication {
             events: sender,
             stop: CancellationToken::new(),
+            tally: Arc::default(),
         })
     }
 }

@@ -6,7 +6,6 @@ mod outside;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -39,7 +38,10 @@ use crate::{
         ports::{self, PortKeeper, PortTable},
         rtmp::{self, server::Wrapping},
     },
-    live::registry::{Registry, RegistryDoor},
+    live::{
+        registry::{Registry, RegistryDoor},
+        status::StatusChange,
+    },
     metrics::Metrics,
 };
 
@@ -128,6 +130,7 @@ impl Origin {
         let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp)?));
         let (news, heard) = mpsc::channel(NEWS_QUEUE);
         tasks.spawn(control.clone().run(heard, stop.clone()));
+        tasks.spawn(node::report(registry.clone(), news.clone(), stop.clone()));
         let state = ApiState {
             control: control.clone(),
             addresses: addresses.clone(),
@@ -200,6 +203,11 @@ impl Origin {
     /// Playback addresses in the API begin with this from now on.
     pub fn set_playback_base(&self, base: &str) {
         self.addresses.set_playback_base(base);
+    }
+
+    /// Every change of a stream's ingest from now on.
+    pub fn watch_status(&self) -> tokio::sync::broadcast::Receiver<StatusChange> {
+        self.registry.watch_status()
     }
 
     /// Ends publishers, answers held requests, closes. Playlists do not end: whoever starts next goes on.
@@ -279,17 +287,19 @@ impl AdminExtra for StreamList {
                         })
                     })
                     .collect();
-                let mut warnings = Vec::new();
-                if live.health.key_frames_too_rare.load(Ordering::Relaxed) {
-                    warnings.push("key frames are further apart than the target duration; set the interval to 1–2 s");
-                }
+                let status = *live.status.borrow();
+                let health = live.health.report();
                 serde_json::json!({
                     "key": key,
                     "epoch": live.epoch.to_string(),
+                    "state": status.state.as_str(),
+                    "live": status.live,
+                    "backupLive": status.backup_live,
                     "renditions": renditions,
-                    "windowBytes": live.health.window_bytes.load(Ordering::Relaxed),
-                    "framesDropped": live.health.frames_dropped.load(Ordering::Relaxed),
-                    "warnings": warnings,
+                    "publishers": health.publishers,
+                    "windowBytes": health.window_bytes,
+                    "framesDropped": health.frames_dropped,
+                    "warnings": health.warnings,
                 })
             })
             .collect();

@@ -10,6 +10,7 @@ pub mod hevc;
 pub mod opus;
 
 use bytes::Bytes;
+pub use weir_shared::hls::multivariant::VideoRange;
 
 use crate::package::frame::TrackKind;
 
@@ -39,24 +40,12 @@ pub struct Picture {
     pub range: VideoRange,
 }
 
-/// The transfer function of a video track, as far as players choose by it (EXT-X-STREAM-INF VIDEO-RANGE).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VideoRange {
-    Sdr,
-    /// ARIB STD-B67.
-    Hlg,
-    /// SMPTE ST 2084.
-    Pq,
-}
-
-impl VideoRange {
-    /// By transfer_characteristics (ITU-T H.273 section 8.2).
-    pub const fn of_transfer(code: u8) -> Self {
-        match code {
-            16 => Self::Pq,
-            18 => Self::Hlg,
-            _ => Self::Sdr,
-        }
+/// By transfer_characteristics (ITU-T H.273 section 8.2).
+const fn video_range(transfer: u8) -> VideoRange {
+    match transfer {
+        16 => VideoRange::Pq,
+        18 => VideoRange::Hlg,
+        _ => VideoRange::Sdr,
     }
 }
 

@@ -15,8 +15,7 @@ use weir_shared::config::{Fault, HumanDuration, Secret, Validate};
 use crate::{
     control::{directory::CREDENTIAL_MIN_BYTES, guard::Guard},
     ingest::catalog::Catalog,
-    live::pipeline,
-    live::registry,
+    live::{Settings, failover, pipeline::Continuity, registry},
     package::segmenter::Targets,
 };
 
@@ -43,6 +42,7 @@ pub struct Config {
     pub webhooks: Webhooks,
     /// What edges may ask about streams. Left out: nothing.
     pub directory: Option<Directory>,
+    pub ingest: Ingest,
     pub packaging: Packaging,
     /// Streams that are made sure to exist, without the API.
     pub streams: Vec<Stream>,
@@ -139,10 +139,49 @@ impl Default for Config {
             control: Control::default(),
             webhooks: Webhooks::default(),
             directory: None,
+            ingest: Ingest::default(),
             packaging: Packaging::default(),
             streams: Vec::new(),
             any_key: false,
             max_streams: 1024,
+        }
+    }
+}
+
+/// How publishers come, go and follow one another.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ingest {
+    /// How long a stream without a publisher waits for one before it ends.
+    pub grace: HumanDuration,
+    /// Silence of the shown slot after which the other one takes over.
+    pub failover_after: HumanDuration,
+    /// Whether the primary is shown again once it is back.
+    pub revert: failover::Revert,
+    /// How long it must have delivered without a break before that.
+    pub stable_for: HumanDuration,
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self {
+            grace: HumanDuration(Duration::from_secs(10)),
+            failover_after: HumanDuration(Duration::from_secs(3)),
+            revert: failover::Revert::WhenStable,
+            stable_for: HumanDuration(Duration::from_secs(10)),
+        }
+    }
+}
+
+impl Ingest {
+    fn continuity(&self) -> Continuity {
+        Continuity {
+            grace: self.grace.0,
+            failover: failover::Policy {
+                after: self.failover_after.0,
+                revert: self.revert,
+                stable_for: self.stable_for.0,
+            },
         }
     }
 }
@@ -173,12 +212,13 @@ impl Config {
             catalog,
             max_streams: self.max_streams,
             linger: self.packaging.linger.0,
+            continuity: self.ingest.continuity(),
         }
     }
 
-    pub fn settings(&self) -> pipeline::Settings {
+    pub fn settings(&self) -> Settings {
         let packaging = &self.packaging;
-        pipeline::Settings {
+        Settings {
             targets: Targets {
                 part: packaging.part_target.0,
                 segment: packaging.segment_target.0,
@@ -225,6 +265,18 @@ impl Validate for Config {
             p.linger.0 <= Duration::from_secs(3600),
             "packaging.linger",
             "at most 1h",
+        );
+        let ingest = &self.ingest;
+        expect(ingest.grace.0 <= ms(300_000), "ingest.grace", "at most 5min");
+        expect(
+            (ms(500)..=ms(10_000)).contains(&ingest.failover_after.0),
+            "ingest.failover_after",
+            "500ms to 10s",
+        );
+        expect(
+            ingest.stable_for.0 >= ingest.failover_after.0 && ingest.stable_for.0 <= ms(3_600_000),
+            "ingest.stable_for",
+            "failover_after to 1h",
         );
         expect((1..=100_000).contains(&self.max_streams), "max_streams", "1 to 100000");
         let distinct: HashSet<_> = self.streams.iter().map(|s| &s.key).collect();

@@ -11,7 +11,10 @@ pub mod secret;
 pub mod timeline;
 pub mod webhook;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -112,6 +115,17 @@ pub struct Publication {
     pub events: mpsc::Sender<Event>,
     /// Cancelled when the publish is wanted no more (takeover, shutdown): the session says so and closes.
     pub stop: CancellationToken,
+    /// Kept by the session, read by the pipeline.
+    pub tally: Arc<Tally>,
+}
+
+/// What a session counts of its publish for the stream's health.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Access units left out.
+    pub dropped: AtomicU64,
+    /// Frames whose timestamps were put right.
+    pub repaired: AtomicU64,
 }
 
 /// Why a publish was not let in.

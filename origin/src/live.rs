@@ -1,10 +1,31 @@
-//! Live streams: the one task that writes a stream ([`pipeline`]), what readers see of it ([`snapshot`]), and where they
-//! find it ([`registry`]).
+//! Live streams: the one task that writes a stream ([`pipeline`]), what readers see of it ([`snapshot`], [`master`]), and
+//! where they find it ([`registry`]).
+//!
+//! | file | holds |
+//! |---|---|
+//! | `registry.rs`, `seats.rs` | who may publish now; stream key → life of a stream |
+//! | `feed.rs`, `standby.rs` | one publisher; what it sent while another was shown |
+//! | `pipeline.rs` | the task |
+//! | `lifecycle.rs`, `failover.rs`, `splice.rs` | its decisions (pure): grace, primary and backup, one timeline |
+//! | `packager.rs`, `lane.rs`, `track.rs` | renditions |
+//! | `status.rs`, `health.rs` | what others are told |
 //!
 //! Before this: `ingest`, `package`. After this: `deliver`.
 
+pub mod failover;
+mod feed;
+pub mod health;
+mod lane;
+pub mod lifecycle;
 pub mod master;
+mod packager;
 pub mod pipeline;
 pub mod registry;
+mod seats;
 pub mod snapshot;
+pub mod splice;
+pub mod standby;
+pub mod status;
 mod track;
+
+pub use lane::Settings;

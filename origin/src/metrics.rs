@@ -1,6 +1,6 @@
 //! Everything this origin counts, with a help line an operator understands.
 
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
 /// The origin's metrics. Labels are closed sets; per-stream figures belong in the admin listing.
 #[derive(Debug)]
@@ -11,6 +11,9 @@ pub struct Metrics {
     pub segments: IntCounterVec,
     pub gaps: IntCounterVec,
     pub frames_dropped: IntCounterVec,
+    pub switches: IntCounterVec,
+    pub takeovers: IntCounter,
+    pub ingest_warnings: IntCounterVec,
     pub requests: IntCounterVec,
     holding: IntGauge,
     hold_seconds: Histogram,
@@ -24,7 +27,7 @@ impl Metrics {
             streams_live: gauge(
                 registry,
                 "weir_origin_streams_live",
-                "Streams that have a publisher now.",
+                "Streams that have a publisher now, or had one within the grace time.",
             )?,
             parts: by_track("weir_origin_parts_total", "Parts published.")?,
             part_bytes: by_track("weir_origin_part_bytes_total", "Bytes of the parts published.")?,
@@ -36,6 +39,27 @@ impl Metrics {
             frames_dropped: by_track(
                 "weir_origin_frames_dropped_total",
                 "Frames received that could not be packaged, mostly those before the first key frame.",
+            )?,
+            switches: counter(
+                registry,
+                "weir_origin_ingest_switches_total",
+                "Times another publisher of a stream was shown from then on: after the one before fell silent or left \
+                 (failover), or because the primary was back (revert).",
+                "reason",
+            )?,
+            takeovers: registered(
+                registry,
+                IntCounter::new(
+                    "weir_origin_ingest_takeovers_total",
+                    "Times a publisher took the place of one that was still connected.",
+                )?,
+            )?,
+            ingest_warnings: counter(
+                registry,
+                "weir_origin_ingest_warnings_total",
+                "Times something about a publisher's input became worth attention; /streams says which stream and what to \
+                 do.",
+                "warning",
             )?,
             requests: counter(
                 registry,

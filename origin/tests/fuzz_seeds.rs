@@ -2,6 +2,10 @@
 
 #[path = "../../fuzz/ingest.rs"]
 mod ingest;
+#[path = "../../fuzz/media.rs"]
+mod media;
+#[path = "../../fuzz/mutate.rs"]
+mod mutate;
 
 use std::{
     collections::BTreeMap,
@@ -9,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rand::{SeedableRng as _, rngs::SmallRng};
 use weir_origin::{
     codec::{aac::AacError, av1::Av1Error, avc::AvcError, hevc::HevcError, opus::OpusError},
     ingest::{
@@ -131,4 +136,62 @@ fn flv_seeds_end_as_they_should() {
     assert_eq!(error("sps_length_lies"), FlvError::Avc(AvcError::Truncated));
     assert_eq!(error("asc_explicit_rate_zero"), FlvError::Aac(AacError::Rate(0)));
     assert_eq!(error("asc_channel_element"), FlvError::Aac(AacError::Channels(0)));
+}
+
+#[test]
+fn codec_seeds_end_as_they_should() {
+    let names: BTreeMap<_, _> = seeds("codec")
+        .into_iter()
+        .map(|(name, bytes)| (name, media::codec(&bytes).map(|config| config.codec_string())))
+        .collect();
+    for (name, codec) in [
+        ("hevc_record", "hvc1.1.6.L63.90"),
+        ("hevc_sps", "hvc1.1.6.L63.90"),
+        ("av1_record", "av01.0.01M.08"),
+        ("av1_header", "av01.0.01M.08"),
+        ("av1_temporal_unit", "av01.0.01M.08"),
+        ("opus_mono", "opus"),
+        ("opus_surround", "opus"),
+        ("avc_sps", "avc1.64001f"),
+        ("asc", "mp4a.40.2"),
+    ] {
+        assert_eq!(names[name].as_deref(), Some(codec), "{name}");
+    }
+    assert_eq!(names["av1_header_of_ones"], None);
+    assert_eq!(names["opus_packet"], None);
+}
+
+#[test]
+fn enhanced_seeds_end_as_they_should() {
+    let outcomes: BTreeMap<_, _> = seeds("enhanced")
+        .into_iter()
+        .map(|(name, bytes)| (name, media::enhanced(&bytes)))
+        .collect();
+    let units = |name: &str| outcomes[name].as_ref().map(Vec::len);
+    assert_eq!(units("frames"), Ok(5));
+    assert_eq!(units("many_tracks"), Ok(3));
+    assert_eq!(units("modifiers"), Ok(3));
+    // Track 0 has had other records before.
+    assert_eq!(units("new_records"), Ok(3));
+    assert_eq!(units("passed_over"), Ok(0));
+    assert!(matches!(outcomes["nested"], Err(FlvError::Multitrack(_))));
+    assert_eq!(outcomes["size_lies"], Err(FlvError::Truncated));
+    assert!(matches!(outcomes["wrong_kind"], Err(FlvError::UnsupportedVideo(_))));
+}
+
+/// Not a fuzzer, which would learn what it finds: a smoke test that every checkout runs. The same mutations each time.
+#[test]
+fn damaged_seeds_break_nothing() {
+    let mut random = SmallRng::seed_from_u64(4);
+    for target in ["flv", "enhanced", "codec"] {
+        let seeds: Vec<Vec<u8>> = seeds(target).into_values().collect();
+        for _ in 0..5_000 {
+            let bytes = mutate::damaged(&seeds, &mut random);
+            match target {
+                "flv" => drop(ingest::flv(&bytes)),
+                "enhanced" => drop(media::enhanced(&bytes)),
+                _ => drop(media::codec(&bytes)),
+            }
+        }
+    }
 }

@@ -10,6 +10,7 @@
 //! | [`database`] | SQLite and PostgreSQL, each test with its own |
 //! | [`api`] | the REST API without a socket |
 //! | [`crash`] | `kill -9` at random moments |
+//! | [`history`] | what a viewer of a whole rendition would have to put up with |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
 
 pub mod api;
@@ -17,6 +18,7 @@ pub mod client;
 pub mod control;
 pub mod crash;
 pub mod database;
+pub mod history;
 pub mod push;
 pub mod receiver;
 pub mod rest;

@@ -27,7 +27,17 @@ pub struct Site {
 /// A broadcast that goes on until it is ended or cut.
 pub struct Broadcast {
     stop: CancellationToken,
+    silence: CancellationToken,
     task: JoinHandle<Result<publisher::Report, PublishError>>,
+}
+
+/// Holds a broadcast's connection open though nothing comes through it any more.
+pub struct Silent(JoinHandle<Result<publisher::Report, PublishError>>);
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 fn anywhere() -> SocketAddr {
@@ -45,6 +55,8 @@ pub fn origin_config() -> origin_config::Config {
     config.admin.listen = anywhere();
     config.api.listen = anywhere();
     config.database.url = "sqlite::memory:".to_owned();
+    // A stream ends with its publisher, unless a test is about coming back.
+    config.ingest.grace = HumanDuration(Duration::ZERO);
     config.packaging.part_target = HumanDuration(Duration::from_millis(200));
     config.packaging.segment_target = HumanDuration(Duration::from_secs(1));
     config.packaging.window = HumanDuration(Duration::from_secs(20));
@@ -63,7 +75,12 @@ pub async fn start_edge(origin: SocketAddr) -> anyhow::Result<Edge> {
 
 impl Site {
     pub async fn start() -> anyhow::Result<Self> {
-        let origin = Origin::start(origin_config()).await?;
+        Self::start_with(origin_config()).await
+    }
+
+    /// With an origin of this configuration.
+    pub async fn start_with(config: origin_config::Config) -> anyhow::Result<Self> {
+        let origin = Origin::start(config).await?;
         let edge = start_edge(origin.http).await?;
         Ok(Self { origin, edge })
     }
@@ -118,10 +135,23 @@ impl Broadcast {
     /// The same with an application name that says more: `app?user=…&pass=…`.
     pub async fn start_in(rtmp: SocketAddr, app: &str, key: &str, synthetic: &Synthetic) -> anyhow::Result<Self> {
         let session = Session::connect(&format!("rtmp://{rtmp}/{app}"), key).await?;
-        let stop = CancellationToken::new();
-        let (source, told) = (synthetic.source(), stop.clone());
-        let task = tokio::spawn(async move { publisher::push(session, source, Instant::now(), &told).await });
-        Ok(Self { stop, task })
+        let (stop, silence) = (CancellationToken::new(), CancellationToken::new());
+        let (source, told, hushed) = (synthetic.source(), stop.clone(), silence.clone());
+        let task = tokio::spawn(async move {
+            let mut push = std::pin::pin!(publisher::push(session, source, Instant::now(), &told));
+            tokio::select! {
+                report = &mut push => report,
+                // The session is kept and goes on no more.
+                () = hushed.cancelled() => std::future::pending().await,
+            }
+        });
+        Ok(Self { stop, silence, task })
+    }
+
+    /// Sends nothing any more, and stays connected as long as the result lives.
+    pub fn fall_silent(self) -> Silent {
+        self.silence.cancel();
+        Silent(self.task)
     }
 
     /// Says goodbye.
@@ -131,7 +161,7 @@ impl Broadcast {
     }
 
     /// Pushes on until the other side ends it.
-    pub async fn until_told_to_go(self) -> anyhow::Result<publisher::Report> {
+    pub async fn outcome(self) -> anyhow::Result<publisher::Report> {
         Ok(tokio::time::timeout(TOLD_TO_GO, self.task).await???)
     }
 

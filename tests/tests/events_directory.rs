@@ -67,7 +67,12 @@ impl Fleet {
             name: "paris".to_owned(),
             url: "http://10.0.0.5:8081".to_owned(),
         };
-        let served = api::serve(listener, directory.router(), drain.clone());
+        let served = api::serve(
+            listener,
+            directory.router(),
+            weir_origin::control::metrics::ControlMetrics::new()?,
+            drain.clone(),
+        );
         let tasks = [tokio::spawn(served), tokio::spawn(directory.run(node))].map(AbortOnDropHandle::new);
         Ok(Self {
             addr,

@@ -157,28 +157,3 @@ async fn a_cut_line_ends_the_stream_and_the_next_push_goes_on_above_it() -> anyh
     site.shutdown().await;
     Ok(())
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_publisher_takes_over_from_a_ghost() -> anyhow::Result<()> {
-    let site = Site::start().await?;
-    let ghost = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
-    site.get("/app/show/index.m3u8").await?;
-    let before = site.playlist("show", "video").await?;
-    let heir = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
-    assert!(ghost.until_told_to_go().await.is_err(), "the first one is told to go");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let after = loop {
-        let reply = site.get("/app/show/d/video.m3u8").await?;
-        if let Ok(playlist) = reply.playlist()
-            && playlist.media_sequence > before.open_sequence()
-        {
-            break playlist;
-        }
-        assert!(Instant::now() < deadline, "{}", reply.text());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    assert!(!after.ended);
-    heir.end().await?;
-    site.shutdown().await;
-    Ok(())
-}

@@ -26,6 +26,11 @@ const PURE: &[&str] = &[
     "origin/src/ingest/flv.rs",
     "origin/src/ingest/timeline.rs",
     "origin/src/ingest/rtmp/chunk.rs",
+    "origin/src/live/lifecycle.rs",
+    "origin/src/live/failover.rs",
+    "origin/src/live/splice.rs",
+    "origin/src/live/standby.rs",
+    "origin/src/live/health/meter.rs",
     "origin/src/ingest/rtmp/amf0.rs",
     "origin/src/control/lifecycle.rs",
     "origin/src/control/model.rs",
@@ -109,6 +114,10 @@ fn sample_configurations_say_the_defaults() {
     assert_eq!(origin.packaging.window, default.packaging.window);
     assert_eq!(origin.max_streams, default.max_streams);
     assert_eq!(origin.rtmp_limits(), default.rtmp_limits());
+    assert_eq!(origin.ingest.grace, default.ingest.grace);
+    assert_eq!(origin.ingest.failover_after, default.ingest.failover_after);
+    assert_eq!(origin.ingest.revert, default.ingest.revert);
+    assert_eq!(origin.ingest.stable_for, default.ingest.stable_for);
     let edge = weir_shared::config::load::<weir_edge::config::Config>(&config.join("edge.yaml")).expect("valid");
     let default = weir_edge::config::Config::default();
     assert_eq!(edge.cache.max_bytes, default.cache.max_bytes);

@@ -1,19 +1,19 @@
 //! The media side, as the control plane sees it.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio_util::sync::CancellationToken;
 use weir_shared::id::StreamKey;
 
 use crate::{
     control::{
+        lifecycle::Slot,
         model,
-        node::{Health, Node, StreamPolicy},
+        node::{Happening, Health, News, Node, StreamPolicy},
     },
     ingest::catalog::{self, Catalog, Credential, Secrets, TokenHash},
-    live::registry::Registry,
+    live::{health::PublisherReport, lifecycle::State, registry::Registry},
 };
 
 /// The catalog of who may push, and the registry of what is live.
@@ -73,25 +73,78 @@ impl Node for MediaNode {
         self.catalog.remove(key);
     }
 
-    fn kick(&self, _: &StreamKey) {}
+    fn kick(&self, key: &StreamKey) {
+        self.registry.kick(key);
+    }
 
-    fn end(&self, _: &StreamKey) {}
+    fn end(&self, key: &StreamKey) {
+        self.registry.end(key);
+    }
 
-    fn clear_dvr(&self, _: &StreamKey) {}
+    fn clear_dvr(&self, key: &StreamKey) {
+        self.registry.clear_dvr(key);
+    }
 
     fn health(&self, key: &StreamKey) -> Option<Health> {
-        let live = self.registry.find(key).ok()?;
-        let told = &live.health;
-        let mut warnings = Vec::new();
-        if told.key_frames_too_rare.load(Ordering::Relaxed) {
-            warnings
-                .push("key frames are further apart than the target duration; set the interval to 1–2 s".to_owned());
-        }
+        let told = self.registry.find(key).ok()?.health.report();
+        let tracks = |publisher: &PublisherReport| publisher.input.tracks.clone();
+        let shown: Vec<_> = told.publishers.iter().filter(|p| p.shown).flat_map(tracks).collect();
+        let video = shown.iter().find(|track| track.width.is_some());
         Some(Health {
-            window_bytes: told.window_bytes.load(Ordering::Relaxed),
-            frames_dropped: told.frames_dropped.load(Ordering::Relaxed),
-            warnings,
-            ..Health::default()
+            bitrate: (!shown.is_empty()).then(|| shown.iter().map(|track| track.bitrate).sum()),
+            frame_rate: video.map(|track| track.frame_rate),
+            key_frame_interval: video.and_then(|track| track.gop_seconds),
+            window_bytes: told.window_bytes,
+            frames_dropped: told.frames_dropped,
+            warnings: told.warnings,
         })
+    }
+}
+
+/// Tells the control plane who came and who went, from the registry's status changes, until `stop`.
+pub(super) async fn report(registry: Arc<Registry>, news: mpsc::Sender<News>, stop: CancellationToken) {
+    let mut changes = registry.watch_status();
+    let mut known: HashMap<StreamKey, (bool, bool)> = HashMap::new();
+    loop {
+        let change = tokio::select! {
+            () = stop.cancelled() => return,
+            change = changes.recv() => change,
+        };
+        let seen: Vec<(StreamKey, State, bool, bool)> = match change {
+            Ok(change) => vec![(change.key, change.state, change.live, change.backup_live)],
+            Err(RecvError::Closed) => return,
+            // Too many at once: look at everything there is.
+            Err(RecvError::Lagged(_)) => {
+                let all = registry.list().into_iter();
+                all.map(|(key, live)| {
+                    let status = *live.status.borrow();
+                    (key, status.state, status.live, status.backup_live)
+                })
+                .collect()
+            }
+        };
+        for (key, state, live, backup) in seen {
+            let (was_live, was_backup) = known.get(&key).copied().unwrap_or_default();
+            let mut happened = Vec::new();
+            for (slot, was, is) in [(Slot::Primary, was_live, live), (Slot::Backup, was_backup, backup)] {
+                match (was, is) {
+                    (false, true) => happened.push(Happening::Connected(slot)),
+                    (true, false) => happened.push(Happening::Left(slot)),
+                    _ => {}
+                }
+            }
+            if state == State::Ended {
+                happened.push(Happening::Ended);
+                known.remove(&key);
+            } else {
+                known.insert(key.clone(), (live, backup));
+            }
+            for what in happened {
+                let key = key.clone();
+                if news.send(News { key, what }).await.is_err() {
+                    return;
+                }
+            }
+        }
     }
 }

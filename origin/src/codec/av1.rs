@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{
     VideoRange,
     bits::{Bits, Ended},
-    frame_duration, picture_size,
+    frame_duration, picture_size, video_range,
 };
 
 /// Longest record kept, in bytes: real ones have below 100.
@@ -141,7 +141,7 @@ impl Av1Config {
     }
 
     pub const fn range(&self) -> VideoRange {
-        VideoRange::of_transfer(self.color.transfer)
+        video_range(self.color.transfer)
     }
 
     /// Whether a temporal unit begins with a shown key frame. `None`: its units do not add up.

@@ -16,8 +16,8 @@ use weir_shared::media::time::MediaTime;
 
 use crate::package::frame::TrackId;
 
-/// Where a publish begins on its timeline, so that a track that starts a little earlier than the first frame that
-/// arrived does not go negative.
+/// Added to the encoder's clock, so that a track that starts a little earlier than the first frame that arrived does not
+/// go negative. Two publishes of one encoder have comparable timelines by that: `live/splice.rs` makes use of it.
 pub const START_MS: i64 = 1000;
 /// Steps back up to here are jitter and are held at the last decode time; longer ones are a jump.
 pub const BACKWARD_MAX_MS: i64 = 1000;
@@ -159,7 +159,8 @@ impl Timeline {
         now: Instant,
     ) -> (Offset, i64, Option<Repair>) {
         let Some(window) = Window::of(own, other, now) else {
-            return (self.new_offset(timestamp, START_MS), START_MS, None);
+            let at_ms = START_MS + i64::from(timestamp);
+            return (self.new_offset(timestamp, at_ms), at_ms, None);
         };
         let theirs = other.map(|track| track.offset);
         // A track's first frame is placed by the other's offset.

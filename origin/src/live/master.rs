@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 use weir_shared::{
-    hls::multivariant::{Media, Multivariant, REQUIRED_VERSION, Variant},
+    hls::multivariant::{Media, Multivariant, REQUIRED_VERSION, Variant, VideoRange},
     id::RenditionName,
 };
 
@@ -55,75 +55,115 @@ const AUDIO_GROUP: &str = "audio";
 
 /// Writes the multivariant playlist (section 4.4.6). `prefix` leads from it to the media playlists: `` or `d/`.
 ///
-/// Audio tracks of one codec are a group, of which a player takes one; every group makes a variant of its own with the
-/// video, so that CODECS names what that combination needs (section 4.4.6.2).
+/// Every video rendition makes a variant with every group of audio renditions, so that CODECS names what that combination
+/// needs.
 pub fn multivariant(facts: &[Facts], prefix: &str, independent_segments: bool) -> Multivariant {
     let uri = |f: &Facts| format!("{prefix}{}.m3u8", f.name);
     let of_kind = |kind| facts.iter().filter(move |f| f.config.track() == kind);
-    let video = of_kind(TrackKind::Video).next();
-    let groups = audio_groups(of_kind(TrackKind::Audio));
-    let mut variants: Vec<Variant> = groups.iter().map(|group| variant(video, Some(group), &uri)).collect();
-    if variants.is_empty() && video.is_some() {
-        variants.push(variant(video, None, &uri));
-    }
-    let is_single = of_kind(TrackKind::Audio).count() == 1;
+    let videos: Vec<&Facts> = of_kind(TrackKind::Video).collect();
+    let audios: Vec<&Facts> = of_kind(TrackKind::Audio).collect();
+    let groups = audio_groups(&audios);
     // Audio on its own is a variant and needs no rendition beside it, unless there is a choice.
-    let media = match video.is_none() && is_single {
-        true => Vec::new(),
-        false => groups
+    let is_grouped = !videos.is_empty() || audios.len() > 1;
+    let pairs: Vec<(Option<&Facts>, Option<&AudioGroup<'_>>)> = match (videos.as_slice(), groups.as_slice()) {
+        ([], groups) => groups.iter().map(|group| (None, Some(group))).collect(),
+        (videos, []) => videos.iter().map(|video| (Some(*video), None)).collect(),
+        (videos, groups) => videos
             .iter()
-            .flat_map(|group| renditions(group, is_single, &uri))
+            .flat_map(|video| groups.iter().map(|group| (Some(*video), Some(group))))
             .collect(),
     };
-    for variant in &mut variants {
-        variant.audio_group = variant.audio_group.take().filter(|_| !media.is_empty());
-    }
     Multivariant {
         version: REQUIRED_VERSION,
         independent_segments,
-        variants,
-        media,
+        variants: pairs
+            .into_iter()
+            .map(|(video, group)| Variant {
+                audio_group: group.filter(|_| is_grouped).map(|group| group.id.clone()),
+                ..variant(video, group, &uri)
+            })
+            .collect(),
+        media: match is_grouped {
+            true => groups
+                .iter()
+                .flat_map(|group| group.renditions(groups.len() == 1, &uri))
+                .collect(),
+            false => Vec::new(),
+        },
     }
 }
 
-/// Audio tracks that can stand for each other: those of one codec.
+/// Audio renditions of which a player takes one.
 struct AudioGroup<'a> {
     id: String,
     /// Never empty; the default first.
     tracks: Vec<&'a Facts>,
-    /// Place of its first track among all audio tracks.
-    first: usize,
 }
 
-fn audio_groups<'a>(tracks: impl Iterator<Item = &'a Facts>) -> Vec<AudioGroup<'a>> {
-    let mut groups: Vec<AudioGroup<'a>> = Vec::new();
-    for (place, track) in tracks.enumerate() {
+/// Groups of one TYPE must have the same members and differ only in encoding (section 4.4.6.1.1): as many groups as
+/// there are codecs if each codec has as many tracks as the others, which is how an encoder offers the same sound in
+/// several codecs; else one group of all.
+fn audio_groups<'a>(tracks: &[&'a Facts]) -> Vec<AudioGroup<'a>> {
+    let mut by_codec: Vec<Vec<&'a Facts>> = Vec::new();
+    for track in tracks {
         let codec = track.config.codec_string();
-        let same = |group: &&mut AudioGroup<'_>| group.tracks.first().is_some_and(|t| t.config.codec_string() == codec);
-        match groups.iter_mut().find(same) {
-            Some(group) => group.tracks.push(track),
-            None => groups.push(AudioGroup {
-                id: match groups.len() {
-                    0 => AUDIO_GROUP.to_owned(),
-                    others => format!("{AUDIO_GROUP}-{}", others + 1),
-                },
-                tracks: vec![track],
-                first: place,
-            }),
+        let has_codec = |group: &&mut Vec<&Facts>| group.first().is_some_and(|t| t.config.codec_string() == codec);
+        match by_codec.iter_mut().find(has_codec) {
+            Some(group) => group.push(track),
+            None => by_codec.push(vec![track]),
         }
     }
-    groups
+    let size = by_codec.first().map_or(0, Vec::len);
+    if by_codec.iter().any(|group| group.len() != size) {
+        by_codec = vec![tracks.to_vec()];
+    }
+    let ids = std::iter::once(AUDIO_GROUP.to_owned()).chain((2..).map(|n| format!("{AUDIO_GROUP}-{n}")));
+    by_codec
+        .into_iter()
+        .zip(ids)
+        .map(|(tracks, id)| AudioGroup { id, tracks })
+        .collect()
 }
 
-/// The video with any one of the group, or the group's first track alone.
+impl AudioGroup<'_> {
+    /// EXT-X-MEDIA of the group (section 4.4.6.1). `is_only`: else tracks in the same place of each group have the same
+    /// name, for they are the same sound.
+    fn renditions(&self, is_only: bool, uri: &dyn Fn(&Facts) -> String) -> Vec<Media> {
+        let is_single = self.tracks.len() == 1;
+        let name = |place: usize, f: &Facts| match (is_single, is_only) {
+            (true, _) => "Audio".to_owned(),
+            (false, true) => format!("Audio {}", number(&f.name)),
+            (false, false) => format!("Audio {}", place + 1),
+        };
+        let media = |(place, f): (usize, &&Facts)| Media {
+            group_id: self.id.clone(),
+            name: name(place, f),
+            uri: Some(uri(f)),
+            language: None,
+            default: place == 0,
+            autoselect: true,
+            channels: f.config.channels().map(|channels| channels.to_string()),
+        };
+        self.tracks.iter().enumerate().map(media).collect()
+    }
+}
+
+/// `audio` is 1, `audio-2` is 2, `audio-2-3` (a track of another publish) is 2-3.
+fn number(name: &RenditionName) -> &str {
+    name.as_str().split_once('-').map_or("1", |(_, number)| number)
+}
+
+/// A video with any one of a group, or the first of a group alone.
 fn variant(video: Option<&Facts>, group: Option<&AudioGroup<'_>>, uri: &dyn Fn(&Facts) -> String) -> Variant {
     let audio = group.map_or(&[][..], |group| &group.tracks);
     let lead = video.or_else(|| audio.first().copied());
-    let codecs: Vec<String> = video
-        .into_iter()
-        .chain(audio.first().copied())
-        .map(|f| f.config.codec_string())
-        .collect();
+    let mut codecs: Vec<String> = Vec::new();
+    for track in video.into_iter().chain(audio.iter().copied()) {
+        let codec = track.config.codec_string();
+        if !codecs.contains(&codec) {
+            codecs.push(codec);
+        }
+    }
     // BANDWIDTH is an upper bound over all combinations (section 4.4.6.2).
     let sum = |pick: fn(&Facts) -> u64| {
         let loudest = audio.iter().map(|f| pick(f)).max().unwrap_or(0);
@@ -139,29 +179,11 @@ fn variant(video: Option<&Facts>, group: Option<&AudioGroup<'_>>, uri: &dyn Fn(&
         frame_rate_milli: video
             .and_then(|f| f.milli_frame_rate)
             .map(|rate| rate.min(u64::from(u32::MAX)) as u32),
+        // What is said of none means SDR.
+        video_range: picture.map(|p| p.range).filter(|range| *range != VideoRange::Sdr),
         audio_group: group.map(|group| group.id.clone()),
     }
 }
 
-/// EXT-X-MEDIA of a group. Only the first track of all is the default.
-fn renditions(group: &AudioGroup<'_>, is_single: bool, uri: &dyn Fn(&Facts) -> String) -> Vec<Media> {
-    let of_track = |(place, f): (usize, &&Facts)| Media {
-        group_id: group.id.clone(),
-        name: if is_single {
-            "Audio".to_owned()
-        } else {
-            format!("Audio {}", number(&f.name))
-        },
-        uri: Some(uri(f)),
-        language: None,
-        default: group.first + place == 0,
-        autoselect: true,
-        channels: f.config.channels().map(|channels| channels.to_string()),
-    };
-    group.tracks.iter().enumerate().map(of_track).collect()
-}
-
-/// `audio` is 1, `audio-2` is 2.
-fn number(name: &RenditionName) -> &str {
-    name.as_str().rsplit_once('-').map_or("1", |(_, number)| number)
-}
+#[cfg(test)]
+mod tests;

@@ -1,577 +1,442 @@
-//! The task that owns a stream: takes a session's events, drives the segmenters, publishes snapshots. The only writer.
+//! The task that owns a stream: takes its publishers' events, decides which of them is shown, drives the packaging. The
+//! only writer. It outlives its publishers: one that comes back within the grace time continues the same playlists.
 //!
-//! Before this: `ingest` (events). After this: `live/snapshot.rs`, `live/master.rs` (what readers see).
-//!
-//! Video leads: it cuts segments at its key frames and audio follows at the same presentation times, so that both
-//! renditions carry the same sequence numbers for the same content. Audio alone cuts by itself: the track with the lowest
-//! number leads the others.
+//! Before this: `live/feed.rs` (events of sessions). Its decisions: `lifecycle.rs`, `failover.rs`, `splice.rs` (pure). After
+//! this: `live/packager.rs`.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::{Duration, SystemTime},
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use weir_shared::{
-    hls::{
-        multivariant,
-        playlist::{RenditionReport, ServerControl},
-        position::MediaSequence,
-    },
-    id::{Epoch, RenditionName, StreamKey},
-    media::time::MediaTime,
-};
+use weir_shared::media::time::MediaTime;
 
 use super::{
-    master::{self, Master, Rendition},
-    snapshot::{self, RenditionSettings},
-    track::{ClockMap, Progress, Start, Track},
+    failover::{self, Failover, Why},
+    feed::{self, Feed},
+    health::{Health, PublisherReport},
+    lifecycle::{Lifecycle, State},
+    packager::Packager,
+    seats::Seats,
+    splice::{self, Arrival, Candidate, Reached},
+    standby::Held,
+    status::{Board, Reason, Status},
 };
 use crate::{
-    codec::CodecConfig,
-    ingest::{Announced, Event},
+    ingest::{Event, Slot},
     metrics::Metrics,
-    package::{
-        frame::{Frame, TrackId, TrackKind},
-        segmenter::{Mode, Targets},
-    },
+    package::frame::{Frame, TrackKind},
 };
 
-/// Audio frames kept while the first video key frame has not come; about 10 s of AAC. Older ones are dropped.
-const WAITING_AUDIO: usize = 512;
-/// How long a track that the encoder announced may keep the others from being published.
-const ANNOUNCED_TRACK_WAIT: Duration = Duration::from_secs(1);
-/// The same for a track that the encoder said nothing about.
-const UNANNOUNCED_TRACK_WAIT: Duration = Duration::from_millis(300);
+/// How often the listing's figures are renewed.
+const HEALTH_PERIOD: Duration = Duration::from_secs(1);
 
-/// How streams are packaged.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub targets: Targets,
-    /// How much of the past a live playlist lists.
-    pub window: Duration,
-}
-
-/// What is known of a stream's condition, for the admin listing. Written by the pipeline, read by anyone.
-#[derive(Debug, Default)]
-pub struct Health {
-    /// A segment had to be cut without a key frame: key frames are further apart than the target duration.
-    pub key_frames_too_rare: AtomicBool,
-    /// Frames that could not be packaged.
-    pub frames_dropped: AtomicU64,
-    /// Media bytes held in the windows.
-    pub window_bytes: AtomicU64,
+/// How publishers come, go and follow one another.
+#[derive(Debug, Clone, Copy)]
+pub struct Continuity {
+    /// How long a stream without a publisher waits for one before it ends.
+    pub grace: Duration,
+    pub failover: failover::Policy,
 }
 
 /// One life of a stream.
-pub struct Pipeline {
-    key: StreamKey,
-    settings: Settings,
-    epoch: Epoch,
-    first_msn: MediaSequence,
-    /// Told to a successor, which starts above it.
-    next_msn: Arc<AtomicU64>,
-    clock: Option<ClockMap>,
-    announced: Announced,
-    video: Option<Track>,
-    /// The encoder's number of the video track that is packaged: the first it configured.
-    video_number: u8,
-    /// By the encoder's track number; each is a rendition of its own.
-    audio: BTreeMap<u8, Track>,
-    /// The audio track that cuts segments, once it is known that no video does.
-    audio_lead: Option<u8>,
-    video_started: bool,
-    waiting_audio: VecDeque<Frame>,
-    /// When waiting for another track ends.
-    patience: Option<Instant>,
-    /// Waiting has ended once: later tracks join as they come.
-    impatient: bool,
-    server_control: Option<ServerControl>,
-    renditions: Vec<Rendition>,
-    master: watch::Sender<Arc<Master>>,
+pub(super) struct Pipeline {
+    continuity: Continuity,
+    joins: mpsc::Receiver<Feed>,
+    seats: Arc<Seats>,
+    feeds: Vec<Feed>,
+    /// The feed that is asked first next time.
+    turn: usize,
+    inputs: BTreeMap<u8, Input>,
+    lifecycle: Lifecycle,
+    packager: Packager,
+    board: Board,
     health: Arc<Health>,
+    health_due: Option<Instant>,
+    orders: Arc<Orders>,
     metrics: Arc<Metrics>,
 }
 
+/// What the operator may want of a running stream.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    /// End the playlists.
+    pub end: CancellationToken,
+    /// Forget the past.
+    pub clear: Notify,
+}
+
+/// One variant: the feeds of its two slots become one.
+struct Input {
+    failover: Failover,
+    reached: Option<Reached>,
+    /// From the shown feed's timeline to the stream's.
+    offset: MediaTime,
+    /// From one video frame to the next.
+    step: MediaTime,
+    last_video: Option<MediaTime>,
+    /// Since when nobody sends it.
+    gone: Option<Instant>,
+}
+
+/// What a pipeline is made of.
+pub(super) struct Parts {
+    pub continuity: Continuity,
+    pub joins: mpsc::Receiver<Feed>,
+    pub seats: Arc<Seats>,
+    pub packager: Packager,
+    pub board: Board,
+    pub health: Arc<Health>,
+    pub orders: Arc<Orders>,
+    pub metrics: Arc<Metrics>,
+}
+
 impl Pipeline {
-    pub fn new(
-        key: StreamKey,
-        settings: Settings,
-        epoch: Epoch,
-        next_msn: Arc<AtomicU64>,
-        master: watch::Sender<Arc<Master>>,
-        health: Arc<Health>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
         Self {
-            key,
-            settings,
-            epoch,
-            first_msn: MediaSequence(next_msn.load(Ordering::Acquire)),
-            next_msn,
-            clock: None,
-            announced: Announced::default(),
-            video: None,
-            video_number: 0,
-            audio: BTreeMap::new(),
-            audio_lead: None,
-            video_started: false,
-            waiting_audio: VecDeque::new(),
-            patience: None,
-            impatient: false,
-            server_control: None,
-            renditions: Vec::new(),
-            master,
-            health,
-            metrics,
+            continuity: parts.continuity,
+            joins: parts.joins,
+            seats: parts.seats,
+            feeds: Vec::new(),
+            turn: 0,
+            inputs: BTreeMap::new(),
+            lifecycle: Lifecycle::new(parts.continuity.grace),
+            packager: parts.packager,
+            board: parts.board,
+            health: parts.health,
+            health_due: None,
+            orders: parts.orders,
+            metrics: parts.metrics,
         }
     }
 
-    /// Runs until the publisher is gone (the playlists then end) or `stop` is cancelled (they do not: a successor, in
-    /// this process or the next, continues at the same addresses). Returns itself: dropping it closes the feeds.
-    pub async fn run(mut self, mut events: mpsc::Receiver<Event>, stop: CancellationToken) -> Self {
+    /// Runs until the grace time after the last publisher is over (the playlists then end) or `stop` is cancelled (they do
+    /// not: the next process continues at the same addresses). Returns itself: dropping it closes what readers hold.
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Self {
+        let orders = self.orders.clone();
         self.metrics.streams_live.inc();
-        tracing::info!(epoch = %self.epoch, first_msn = %self.first_msn, "stream starts");
-        let ended = loop {
-            let patience = self.patience;
+        tracing::info!("stream starts");
+        let reason = loop {
+            let deadline = self.next_timeout();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break false,
-                event = events.recv() => match event {
-                    Some(event) => self.handle(event),
-                    None => break true,
-                },
-                () = sleep_until(patience) => self.lose_patience(),
+                () = stop.cancelled() => break Reason::ShuttingDown,
+                () = orders.end.cancelled() => break Reason::ToldToEnd,
+                () = orders.clear.notified() => self.packager.clear_windows(now()),
+                Some(feed) = self.joins.recv() => self.join(feed),
+                (index, event) = feed::next_event(&mut self.feeds, self.turn) => {
+                    self.turn = index + 1;
+                    match event {
+                        Some(event) => self.handle(index, event),
+                        None => self.leave(index),
+                    }
+                }
+                () = sleep_until(deadline) => self.timeout(),
+            }
+            if self.lifecycle.state() == State::Ended {
+                if !self.feeds.is_empty() || self.seats.close_if_empty() {
+                    break Reason::GraceOver;
+                }
+                // Somebody was let in this very moment.
+                self.lifecycle.spare(now());
             }
         };
+        self.seats.close();
+        self.feeds.clear();
+        let ended = matches!(reason, Reason::GraceOver | Reason::ToldToEnd);
         if ended {
-            self.finish();
+            self.packager.finish(now());
         }
+        self.lifecycle.end();
+        self.tell(reason);
         self.metrics.streams_live.dec();
-        tracing::info!(epoch = %self.epoch, next_msn = self.next_msn.load(Ordering::Relaxed), ended, "stream stops");
+        tracing::info!(ended, "stream stops");
         self
     }
 
-    fn handle(&mut self, event: Event) {
-        match event {
-            Event::Announced(announced) => self.announce(announced),
-            Event::Config(track, config) => self.configure(track, config),
-            Event::Frame(frame) => self.frame(frame),
+    fn join(&mut self, feed: Feed) {
+        let now = now();
+        let (variant, slot) = (feed.seat.variant, feed.seat.slot);
+        tracing::info!(variant, slot = slot.as_str(), "publisher joins");
+        self.lifecycle.joined(now);
+        let policy = self.continuity.failover;
+        let input = self.inputs.entry(variant).or_insert_with(|| Input {
+            failover: Failover::new(policy),
+            reached: None,
+            offset: MediaTime::ZERO,
+            step: splice::STEP_DEFAULT,
+            last_video: None,
+            gone: None,
+        });
+        input.failover.joined(slot, now);
+        let old = self
+            .feeds
+            .iter()
+            .position(|old| (old.seat.variant, old.seat.slot) == (variant, slot));
+        self.feeds.push(feed);
+        if let Some(old) = old {
+            self.feeds.remove(old);
+            self.metrics.takeovers.inc();
+            self.lifecycle.left(now);
+            self.tell(Reason::TakenOver);
         }
     }
 
-    /// Later words add to earlier ones: some encoders announce in pieces.
-    fn announce(&mut self, new: Announced) {
-        let old = self.announced;
-        self.announced = Announced {
-            has_video: new.has_video.or(old.has_video),
-            has_audio: new.has_audio.or(old.has_audio),
-            frame_rate: new.frame_rate.or(old.frame_rate),
-            video_bitrate: new.video_bitrate.or(old.video_bitrate),
-            audio_bitrate: new.audio_bitrate.or(old.audio_bitrate),
-        };
-    }
-
-    fn configure(&mut self, id: TrackId, config: Arc<CodecConfig>) {
-        if !self.is_packaged(id) {
-            tracing::warn!(track = %id, "only one video track of a publish is packaged: this one is left out");
-            return;
-        }
-        if let Some(track) = self.track_mut(id) {
-            track.set_config(config);
-            return;
-        }
-        let name = match id.kind {
-            TrackKind::Video => TrackId::VIDEO.to_string(),
-            TrackKind::Audio => id.to_string(),
-        };
-        let Ok(name) = name.parse::<RenditionName>() else {
-            return;
-        };
-        // A track that joins late carries the same sequence numbers as those already there.
-        let there = self.tracks().map(Track::next_msn).max();
-        let first_msn = there.unwrap_or(self.first_msn).max(self.first_msn);
-        let announced = self.announced;
-        tracing::info!(codec = config.codec_string(), track = %id, "track");
-        let track = Track::new(
-            name,
-            Start {
-                config,
-                mode: match id.kind {
-                    TrackKind::Video => Mode::Lead,
-                    TrackKind::Audio => Mode::Follow,
-                },
-                targets: self.settings.targets,
-                first_msn,
-                frame_rate: announced.frame_rate.filter(|_| id.kind == TrackKind::Video),
-                bitrate: match id.kind {
-                    TrackKind::Video => announced.video_bitrate,
-                    TrackKind::Audio => announced.audio_bitrate.filter(|_| id == TrackId::AUDIO),
-                },
-                window: self.settings.window,
-            },
+    fn leave(&mut self, index: usize) {
+        let now = now();
+        let feed = self.feeds.remove(index);
+        self.seats.leave(feed.seat.id);
+        tracing::info!(
+            variant = feed.seat.variant,
+            slot = feed.seat.slot.as_str(),
+            "publisher leaves"
         );
-        match id.kind {
-            TrackKind::Audio => {
-                self.audio.insert(id.number, track);
-            }
-            TrackKind::Video => {
-                self.video = Some(track);
-                self.video_number = id.number;
-                self.audio_lead = None;
-                for audio in self.audio.values_mut() {
-                    audio.set_mode(Mode::Follow);
-                }
-            }
+        if let Some(input) = self.inputs.get_mut(&feed.seat.variant) {
+            input.failover.left(feed.seat.slot);
         }
+        self.lifecycle.left(now);
+        self.choose(feed.seat.variant, now);
+        self.mark_gone(now);
+        self.tell(Reason::PublisherLeft);
     }
 
-    /// All tracks, video first.
-    fn tracks(&self) -> impl Iterator<Item = &Track> {
-        self.video.iter().chain(self.audio.values())
-    }
-
-    /// Of a kind's tracks all are packaged if it is audio, and the first that was configured if it is video.
-    fn is_packaged(&self, id: TrackId) -> bool {
-        id.kind == TrackKind::Audio || self.video.is_none() || id.number == self.video_number
-    }
-
-    fn track(&self, id: TrackId) -> Option<&Track> {
-        match id.kind {
-            TrackKind::Video => self.video.as_ref(),
-            TrackKind::Audio => self.audio.get(&id.number),
-        }
-    }
-
-    fn track_mut(&mut self, id: TrackId) -> Option<&mut Track> {
-        match id.kind {
-            TrackKind::Video => self.video.as_mut(),
-            TrackKind::Audio => self.audio.get_mut(&id.number),
-        }
-    }
-
-    fn frame(&mut self, mut frame: Frame) {
-        if !self.is_packaged(frame.track) {
-            return;
-        }
-        let clock = *self
-            .clock
-            .get_or_insert_with(|| ClockMap::starting(frame.dts, SystemTime::now()));
-        frame.dts = clock.media(frame.dts);
-        match frame.track.kind {
-            TrackKind::Video => {
-                let Some(video) = &mut self.video else { return };
-                let progress = video.push(frame, &clock, &self.metrics);
-                self.advance_video(progress, &clock);
-            }
-            TrackKind::Audio if self.video_started => self.push_audio(frame, &clock),
-            TrackKind::Audio if self.is_audio_alone() => {
-                self.go_on_without_video(&clock);
-                self.push_audio(frame, &clock);
-            }
-            TrackKind::Audio => {
-                if self.waiting_audio.len() == WAITING_AUDIO {
-                    self.waiting_audio.pop_front();
-                }
-                self.waiting_audio.push_back(frame);
-                let wait = match self.announced.has_video {
-                    Some(true) => ANNOUNCED_TRACK_WAIT * 5,
-                    _ => ANNOUNCED_TRACK_WAIT,
-                };
-                self.patience.get_or_insert_with(|| Instant::now() + wait);
-            }
-        }
-    }
-
-    fn advance_video(&mut self, progress: Progress, clock: &ClockMap) {
-        if progress.forced_cut && !self.health.key_frames_too_rare.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                target_duration_seconds = self.settings.targets.target_duration_seconds,
-                "key frames are further apart than the target duration: a segment was cut without one. Players can join \
-                 only where a key frame is; set the encoder's key-frame interval to 1 or 2 seconds"
-            );
-        }
-        if let Some(at) = progress.segment_start {
-            if self.video_started {
-                self.cut_audio_at(at, clock);
-            } else {
-                self.start_audio_at(at, clock);
-            }
-        }
-        self.publish(TrackId::VIDEO, &progress);
-    }
-
-    /// The leading track begins a segment: so do those that follow it and have begun at all.
-    fn cut_audio_at(&mut self, at: MediaTime, clock: &ClockMap) {
-        let begun = self.audio.iter().filter(|(_, audio)| audio.has_begun());
-        let followers: Vec<u8> = begun
-            .map(|(number, _)| *number)
-            .filter(|number| self.audio_lead != Some(*number))
-            .collect();
-        for number in followers {
-            let Some(audio) = self.audio.get_mut(&number) else {
-                continue;
-            };
-            let followed = audio.cut_at(at, clock, &self.metrics);
-            self.publish(audio_track(number), &followed);
-        }
-    }
-
-    /// The first key frame is here: audio from its time on is packaged, what came before is not.
-    fn start_audio_at(&mut self, at: MediaTime, clock: &ClockMap) {
-        self.video_started = true;
-        self.patience = None;
-        for frame in std::mem::take(&mut self.waiting_audio) {
-            if frame.pts() >= at {
-                self.push_audio(frame, clock);
-            }
-        }
-    }
-
-    fn push_audio(&mut self, frame: Frame, clock: &ClockMap) {
-        let number = frame.track.number;
-        let lead = self.audio_lead.and_then(|lead| self.audio.get(&lead));
-        let open = self.video.as_ref().or(lead).map(Track::next_msn);
-        let Some(audio) = self.audio.get_mut(&number) else {
+    fn handle(&mut self, index: usize, event: Event) {
+        let Some(feed) = self.feeds.get_mut(index) else { return };
+        let (variant, slot) = (feed.seat.variant, feed.seat.slot);
+        let Some(input) = self.inputs.get_mut(&variant) else {
             return;
         };
-        if let Some(open) = open {
-            audio.join_at(open);
+        let active = input.failover.active() == Some(slot);
+        match event {
+            Event::Announced(announced) => {
+                feed.announce(announced);
+                if active {
+                    self.packager.announce(variant, feed.announced);
+                }
+            }
+            Event::Config(id, config) => {
+                feed.meter.configured(id, &config);
+                feed.configs.insert(id, config.clone());
+                if active {
+                    self.packager.configure(variant, id, config);
+                }
+            }
+            Event::Frame(frame) => {
+                let now = now();
+                feed.heard = now;
+                feed.meter.frame(&frame, now);
+                let was_silent = !feed.sends();
+                feed.set_sends(true);
+                let held = feed.held(frame, now);
+                input.failover.heard(slot, held.starts, now);
+                if active {
+                    self.deliver(variant, held.frame, now);
+                } else {
+                    let shown = input.reached.map(|reached| reached.arrived);
+                    feed.standby.push(held, shown);
+                }
+                self.choose(variant, now);
+                if was_silent {
+                    self.tell(Reason::Published);
+                }
+                self.renew_health(now);
+            }
         }
-        let progress = audio.push(frame, clock, &self.metrics);
-        if self.audio_lead == Some(number)
-            && let Some(at) = progress.segment_start
-        {
-            self.cut_audio_at(at, clock);
-        }
-        self.publish(audio_track(number), &progress);
     }
 
-    /// No video is coming: known from the encoder, or waited for long enough.
-    fn is_audio_alone(&self) -> bool {
-        self.video.is_none() && self.announced.has_video == Some(false)
-    }
-
-    /// Audio cuts its segments itself from now on.
-    fn go_on_without_video(&mut self, clock: &ClockMap) {
-        self.video_started = true;
-        if let Some((&number, audio)) = self.audio.iter_mut().next() {
-            audio.set_mode(Mode::Lead);
-            self.audio_lead = Some(number);
-        }
-        for frame in std::mem::take(&mut self.waiting_audio) {
-            self.push_audio(frame, clock);
-        }
-    }
-
-    /// A track kept the others waiting for too long: go on without it.
-    fn lose_patience(&mut self) {
-        self.patience = None;
-        self.impatient = true;
-        let Some(clock) = self.clock else { return };
-        if !self.video_started && !self.waiting_audio.is_empty() {
-            tracing::info!("no video came: the stream goes on as audio only");
-            self.go_on_without_video(&clock);
-        }
-        let waited = Progress {
-            changed: true,
-            ..Progress::default()
-        };
-        self.publish(TrackId::VIDEO, &waited);
-    }
-
-    /// Makes what `progress` changed in one rendition visible.
-    fn publish(&mut self, id: TrackId, progress: &Progress) {
-        if !progress.changed || !self.launch() {
+    /// Switches to another feed if it is time to.
+    fn choose(&mut self, variant: u8, now: Instant) {
+        let Some(input) = self.inputs.get_mut(&variant) else {
             return;
-        }
-        let own = self.track(id).map(|track| track.name.clone());
-        let reports = own.map(|own| self.reports_beside(&own)).unwrap_or_default();
-        if let Some(track) = self.track_mut(id) {
-            track.publish(reports);
-            let next = track.next_msn().next();
-            self.next_msn.fetch_max(next.0, Ordering::AcqRel);
-        }
-        if progress.segment_end {
-            self.refresh_figures();
-        }
-    }
-
-    /// What a rendition's playlist says of the others.
-    fn reports_beside(&self, name: &RenditionName) -> Vec<RenditionReport> {
-        self.tracks()
-            .filter(|track| track.name != *name)
-            .filter_map(Track::report)
-            .collect()
-    }
-
-    /// Opens tracks to readers as soon as it is known which there are. True when at least one is open.
-    fn launch(&mut self) -> bool {
-        if !self.is_complete() {
-            return self.server_control.is_some();
-        }
-        let tracks = self.video.iter_mut().chain(self.audio.values_mut());
-        let fresh: Vec<&mut Track> = tracks
-            .filter(|t| !t.is_published() && t.has_parts() && t.part_target().is_some())
-            .collect();
-        if fresh.is_empty() {
-            return self.server_control.is_some();
-        }
-        let target_duration_seconds = self.settings.targets.target_duration_seconds;
-        let longest_part = fresh.iter().filter_map(|t| t.part_target()).max().unwrap_or_default();
-        let server_control = *self
-            .server_control
-            .get_or_insert_with(|| server_control(target_duration_seconds, longest_part));
-        for track in fresh {
-            let settings = RenditionSettings {
-                name: track.name.clone(),
-                track: track.config().track(),
-                epoch: self.epoch,
-                target_duration_seconds,
-                part_target: track.part_target().unwrap_or(longest_part),
-                server_control,
-            };
-            self.renditions.push(track.launch(settings));
-        }
-        let every: Vec<(RenditionName, RenditionReport)> = self
-            .tracks()
-            .filter_map(|track| Some((track.name.clone(), track.report()?)))
-            .collect();
-        for track in self.video.iter_mut().chain(self.audio.values_mut()) {
-            let others = every.iter().filter(|(name, _)| *name != track.name);
-            track.publish(others.map(|(_, report)| report.clone()).collect());
-        }
-        self.refresh_master();
-        true
-    }
-
-    /// Whether every track that is coming has its first part. Asks for patience while one is missing.
-    fn is_complete(&mut self) -> bool {
-        if self.impatient || self.server_control.is_some() {
-            return true;
-        }
-        let ready = |t: &Track| t.has_parts() && t.part_target().is_some();
-        let audio_ready = self.audio.values().all(ready);
-        let states = [
-            (self.video.as_ref().map(ready), self.announced.has_video),
-            (
-                (!self.audio.is_empty()).then_some(audio_ready),
-                self.announced.has_audio,
-            ),
-        ];
-        let wait = states
-            .into_iter()
-            .map(|state| match state {
-                (Some(true), _) | (None, Some(false)) => Duration::ZERO,
-                (Some(false), _) | (None, Some(true)) => ANNOUNCED_TRACK_WAIT,
-                (None, None) => UNANNOUNCED_TRACK_WAIT,
+        };
+        let Some((slot, why)) = input.failover.choose(now) else {
+            return;
+        };
+        let (previous, step) = (input.reached, input.step);
+        let known = Candidate {
+            offset: input.offset,
+            tolerance: splice::SAME_CLOCK,
+        };
+        let mut candidates: Vec<Candidate> = self
+            .inputs
+            .iter()
+            .filter(|(other, input)| **other != variant && input.reached.is_some())
+            .map(|(_, input)| Candidate {
+                offset: input.offset,
+                tolerance: splice::SAME_ENCODER,
             })
-            .max()
-            .unwrap_or_default();
-        if wait.is_zero() {
-            self.patience = None;
-            return true;
-        }
-        self.patience.get_or_insert_with(|| Instant::now() + wait);
-        false
-    }
-
-    fn refresh_figures(&mut self) {
-        let sum = |f: fn(&Track) -> u64| self.tracks().map(f).sum::<u64>();
-        let health = &self.health;
-        health
-            .window_bytes
-            .store(sum(|t| t.media_bytes() as u64), Ordering::Relaxed);
-        health.frames_dropped.store(sum(Track::dropped), Ordering::Relaxed);
-        self.refresh_master();
-    }
-
-    fn refresh_master(&self) {
-        let open: Vec<&Track> = self.tracks().filter(|t| t.is_published()).collect();
-        let facts: Vec<_> = open.iter().map(|t| t.facts()).collect();
-        let independent = open.iter().all(|t| t.all_independent());
-        let text = |prefix| Bytes::from(multivariant::write(&master::multivariant(&facts, prefix, independent)));
-        self.master.send_replace(Arc::new(Master {
-            renditions: self.renditions.clone(),
-            direct: text(""),
-            index: text("d/"),
-        }));
-    }
-
-    fn finish(&mut self) {
-        let Some(clock) = self.clock else { return };
-        for track in self.video.iter_mut().chain(self.audio.values_mut()) {
-            track.finish(&clock, &self.metrics);
-        }
-        // Whoever was still being waited for is not coming.
-        self.impatient = true;
-        let ended = Progress {
-            changed: true,
-            segment_end: true,
-            ..Progress::default()
+            .collect();
+        candidates.extend(previous.map(|_| known));
+        let furthest = self
+            .inputs
+            .values()
+            .filter_map(|input| input.reached)
+            .max_by_key(|r| r.arrived);
+        let feed = self
+            .feeds
+            .iter_mut()
+            .find(|feed| (feed.seat.variant, feed.seat.slot) == (variant, slot));
+        let Some(feed) = feed else { return };
+        let held = feed.standby.take();
+        let arrivals: Vec<Arrival> = held.iter().filter(|held| held.starts).map(Held::arrival).collect();
+        let Some(newest) = held.back().map(Held::arrival) else {
+            return;
         };
-        self.publish(TrackId::VIDEO, &ended);
-        let audio: Vec<u8> = self.audio.keys().copied().collect();
-        for number in audio {
-            self.publish(audio_track(number), &ended);
+        let after = previous.map(|reached| splice::After { reached, step });
+        let offset = splice::offset(previous.or(furthest), newest, &candidates);
+        let offset = after.map_or(offset, |after| after.correct(offset, newest, &arrivals));
+        if let Some(input) = self.inputs.get_mut(&variant) {
+            input.offset = offset;
+            input.gone = None;
+        }
+        tracing::info!(variant, slot = slot.as_str(), why = why.as_str(), "shown from now on");
+        if previous.is_some() {
+            self.packager.splice(variant, now);
+        }
+        if why != Why::OnlyOne {
+            self.metrics.switches.with_label_values(&[why.as_str()]).inc();
+        }
+        self.packager.list(variant, true);
+        self.packager.announce(variant, feed.announced);
+        for (id, config) in &feed.configs {
+            self.packager.configure(variant, *id, config.clone());
+        }
+        for held in held {
+            if previous.is_none_or(|previous| held.frame.dts + offset >= previous.media + step) {
+                self.deliver(variant, held.frame, held.arrived);
+            }
         }
     }
 
-    /// Whose life this is.
-    pub fn key(&self) -> &StreamKey {
-        &self.key
+    /// A frame of the feed that is shown, on its way to the renditions.
+    fn deliver(&mut self, variant: u8, mut frame: Frame, arrived: Instant) {
+        let Some(input) = self.inputs.get_mut(&variant) else {
+            return;
+        };
+        frame.dts = frame.dts + input.offset;
+        let media = input.reached.map_or(frame.dts, |reached| reached.media.max(frame.dts));
+        if frame.track.kind == TrackKind::Video {
+            input.step = input
+                .last_video
+                .map_or(input.step, |last| splice::step(last, frame.dts, input.step));
+            input.last_video = Some(frame.dts);
+        }
+        input.reached = Some(Reached { media, arrived });
+        self.lifecycle.heard();
+        self.packager.frame(variant, frame, now());
+    }
+
+    fn timeout(&mut self) {
+        let now = now();
+        let after = self.continuity.failover.after;
+        for feed in &mut self.feeds {
+            if feed.silent_at(after).is_some_and(|at| at <= now) {
+                let (variant, slot) = (feed.seat.variant, feed.seat.slot.as_str());
+                tracing::warn!(
+                    variant,
+                    slot,
+                    seconds = after.as_secs_f64(),
+                    "publisher has fallen silent"
+                );
+                feed.set_sends(false);
+            }
+        }
+        let variants: Vec<u8> = self.inputs.keys().copied().collect();
+        for variant in variants {
+            self.choose(variant, now);
+        }
+        if !self.feeds.iter().any(Feed::sends) {
+            self.lifecycle.fell_silent(now);
+        }
+        self.mark_gone(now);
+        let grace = self.continuity.grace;
+        for (variant, input) in &self.inputs {
+            if input.gone.is_some_and(|gone| gone + grace <= now) && self.lifecycle.state() == State::Live {
+                self.packager.list(*variant, false);
+            }
+        }
+        if self.packager.patience().is_some_and(|at| at <= now) {
+            self.packager.lose_patience(now);
+        }
+        self.lifecycle.timeout(now);
+        self.renew_health(now);
+        if self.lifecycle.state() != State::Ended {
+            self.tell(Reason::FellSilent);
+        }
+    }
+
+    /// Variants that nobody sends any more leave the multivariant playlist after the grace time.
+    fn mark_gone(&mut self, now: Instant) {
+        for (variant, input) in &mut self.inputs {
+            let sent = self
+                .feeds
+                .iter()
+                .any(|feed| feed.seat.variant == *variant && feed.sends());
+            input.gone = if sent { None } else { input.gone.or(Some(now)) };
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let now = now();
+        let after = self.continuity.failover.after;
+        let grace = self.continuity.grace;
+        let silences = self.feeds.iter().filter_map(|feed| feed.silent_at(after));
+        let failovers = self
+            .inputs
+            .values()
+            .filter_map(|input| input.failover.next_timeout(now));
+        let retirements = self.inputs.values().filter_map(|input| Some(input.gone? + grace));
+        silences
+            .chain(failovers)
+            .chain(retirements.filter(|at| *at > now))
+            .chain(self.lifecycle.next_timeout())
+            .chain(self.packager.patience())
+            .min()
+    }
+
+    fn tell(&self, reason: Reason) {
+        let sends = |slot| self.feeds.iter().any(|feed| feed.seat.slot == slot && feed.sends());
+        let status = Status {
+            state: self.lifecycle.state(),
+            live: sends(Slot::Primary),
+            backup_live: sends(Slot::Backup),
+        };
+        self.board.post(status, reason);
+    }
+
+    fn renew_health(&mut self, now: Instant) {
+        if self.health_due.is_some_and(|due| due > now) {
+            return;
+        }
+        self.health_due = Some(now + HEALTH_PERIOD);
+        let publishers = self.feeds.iter().map(|feed| {
+            let active = self
+                .inputs
+                .get(&feed.seat.variant)
+                .and_then(|input| input.failover.active());
+            PublisherReport {
+                variant: feed.seat.variant,
+                slot: feed.seat.slot.as_str(),
+                shown: active == Some(feed.seat.slot),
+                sends: feed.sends(),
+                input: feed.meter.report(now),
+            }
+        });
+        self.health.renew(publishers.collect(), &self.metrics);
     }
 }
 
-const fn audio_track(number: u8) -> TrackId {
-    TrackId {
-        kind: TrackKind::Audio,
-        number,
-    }
-}
-
-/// EXT-X-SERVER-CONTROL: distances from the live end that keep a player out of trouble (section 4.4.3.8).
-fn server_control(target_duration_seconds: u32, longest_part: Duration) -> ServerControl {
-    let target = Duration::from_secs(u64::from(target_duration_seconds));
-    // In whole milliseconds: never a hair below three parts as they are declared.
-    let three_parts = snapshot::declared(longest_part) * 3;
-    let part_hold_back = Duration::from_millis(three_parts.as_micros().div_ceil(1000) as u64);
-    ServerControl {
-        can_block_reload: true,
-        can_skip_until: Some(target * 6),
-        hold_back: Some(target * 3),
-        part_hold_back: Some(part_hold_back),
-    }
+/// The clock that timers run by, so that tests can hold it.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
-        Some(at) => tokio::time::sleep_until(at).await,
+        Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn part_hold_back_is_never_below_three_parts() {
-        // 200 ms at 30 and 29.97, 333 ms at 30 and 29.97 frames per second, 16 AAC frames at 48 kHz.
-        for micros in [200_000, 200_200, 333_333, 333_666, 341_333] {
-            let part = Duration::from_micros(micros);
-            let hold_back = server_control(4, part).part_hold_back.unwrap_or_default();
-            assert!(hold_back >= snapshot::declared(part) * 3, "{hold_back:?} for {part:?}");
-            assert!(hold_back < snapshot::declared(part) * 3 + Duration::from_millis(1));
-        }
     }
 }

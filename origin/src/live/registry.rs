@@ -11,17 +11,23 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 use weir_shared::id::{Epoch, StreamKey};
 
 use super::{
+    feed::Feed,
+    health::Health,
+    lane::Settings,
     master::Master,
-    pipeline::{self, Pipeline},
+    packager::{MAIN, Packager},
+    pipeline::{self, Continuity, Orders, Parts, Pipeline},
+    seats::{Claim, SEATS_MAX, Seats, Taken},
+    status::{Board, STATUS_QUEUE, Status, StatusChange},
 };
 use crate::{
-    ingest::{Admitted, Door, Publication, Refusal, catalog::Catalog, redacted},
+    ingest::{Admitted, Door, Publication, Refusal, Tally, catalog::Catalog, redacted},
     metrics::Metrics,
 };
 
@@ -40,6 +46,7 @@ pub struct Policy {
     pub max_streams: usize,
     /// How long an ended stream stays readable.
     pub linger: Duration,
+    pub continuity: Continuity,
 }
 
 /// Why a stream can't be read.
@@ -51,39 +58,41 @@ pub enum Missing {
     Offline,
 }
 
-/// One life of a stream: from a publisher's arrival until its successor's or the end of its lingering.
+/// One life of a stream: from its first publisher's arrival until its successor's or the end of its lingering.
 #[derive(Debug, Clone)]
 pub struct Live {
     pub epoch: Epoch,
     pub master: watch::Receiver<Arc<Master>>,
     /// What its pipeline knows about its health.
-    pub health: Arc<pipeline::Health>,
+    pub health: Arc<Health>,
+    /// What its ingest is doing.
+    pub status: watch::Receiver<Status>,
     stop: CancellationToken,
     next_msn: Arc<AtomicU64>,
+    seats: Arc<Seats>,
+    orders: Arc<Orders>,
+    joins: mpsc::Sender<Feed>,
 }
 
 /// All streams of this origin.
 pub struct Registry {
     streams: DashMap<StreamKey, Live>,
     policy: Policy,
-    settings: pipeline::Settings,
+    settings: Settings,
     metrics: Arc<Metrics>,
+    changes: broadcast::Sender<StatusChange>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
 
 impl Registry {
-    pub fn new(
-        policy: Policy,
-        settings: pipeline::Settings,
-        metrics: Arc<Metrics>,
-        shutdown: CancellationToken,
-    ) -> Arc<Self> {
+    pub fn new(policy: Policy, settings: Settings, metrics: Arc<Metrics>, shutdown: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             streams: DashMap::new(),
             policy,
             settings,
             metrics,
+            changes: broadcast::Sender::new(STATUS_QUEUE),
             tasks: TaskTracker::new(),
             shutdown,
         })
@@ -109,6 +118,32 @@ impl Registry {
         all
     }
 
+    /// Every change of a stream's ingest from now on. Who is slower than [`STATUS_QUEUE`] changes misses some and is told.
+    pub fn watch_status(&self) -> broadcast::Receiver<StatusChange> {
+        self.changes.subscribe()
+    }
+
+    /// Sends a stream's publishers away. They may come back.
+    pub fn kick(&self, key: &StreamKey) {
+        if let Some(live) = self.streams.get(key) {
+            live.seats.send_away();
+        }
+    }
+
+    /// Ends a stream's playlists, and its publishers' sessions with it.
+    pub fn end(&self, key: &StreamKey) {
+        if let Some(live) = self.streams.get(key) {
+            live.orders.end.cancel();
+        }
+    }
+
+    /// Forgets all of a stream's past that its playlists need not list.
+    pub fn clear_dvr(&self, key: &StreamKey) {
+        if let Some(live) = self.streams.get(key) {
+            live.orders.clear.notify_one();
+        }
+    }
+
     /// Waits until every pipeline has ended (after shutdown was asked for).
     pub async fn drained(&self) {
         self.tasks.close();
@@ -122,48 +157,85 @@ impl Registry {
         u64::try_from(since_1970.as_millis() / target_ms).unwrap_or(0)
     }
 
-    fn open(self: &Arc<Self>, key: StreamKey) -> Result<Publication, Refusal> {
-        let now = SystemTime::now();
-        let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let mut epoch = Epoch(u64::try_from(millis).unwrap_or(u64::MAX));
-        let mut first_msn = self.first_msn(now);
+    /// Lets a publisher in to the stream's current life, or begins a new one.
+    fn open(self: &Arc<Self>, admitted: &Admitted) -> Result<Publication, Refusal> {
+        let key = admitted.key();
+        let claim = Claim {
+            variant: admitted.variant().unwrap_or(MAIN),
+            slot: admitted.slot(),
+            rank: admitted.proof().rank(),
+            takeover: admitted.takeover(),
+        };
         let full = self.streams.len() >= self.policy.max_streams;
         let entry = match self.streams.entry(key.clone()) {
             Entry::Vacant(_) if full => return Err(Refusal::Overloaded),
             entry => entry,
         };
-        if let Entry::Occupied(old) = &entry {
-            // The newest publisher wins: a ghost session must not block a reconnect.
-            let old = old.get();
+        let old = match &entry {
+            Entry::Vacant(_) => None,
+            Entry::Occupied(old) => match sit_down(old.get(), claim) {
+                Ok(publication) => return Ok(publication),
+                Err(Taken::Busy) => return Err(Refusal::Busy),
+                Err(Taken::Full) => return Err(Refusal::TooManyTracks),
+                Err(Taken::Closed) => Some(old.get().clone()),
+            },
+        };
+        let live = self.begin(key, old);
+        entry.insert(live.clone());
+        sit_down(&live, claim).map_err(|_| Refusal::Overloaded)
+    }
+
+    /// Begins a life of a stream, above the one before.
+    fn begin(self: &Arc<Self>, key: &StreamKey, old: Option<Live>) -> Live {
+        let now = SystemTime::now();
+        let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let mut epoch = Epoch(u64::try_from(millis).unwrap_or(u64::MAX));
+        let mut first_msn = self.first_msn(now);
+        if let Some(old) = old {
             old.stop.cancel();
             epoch = epoch.max(Epoch(old.epoch.0.saturating_add(1)));
             let taken = old.next_msn.load(Ordering::Acquire);
             first_msn = first_msn.max(taken.saturating_add(TAKEOVER_MARGIN));
         }
-        let (events, inbox) = mpsc::channel(EVENT_QUEUE);
+        let (joins, arrivals) = mpsc::channel(SEATS_MAX);
         let (master, readers) = watch::channel(Arc::new(Master::default()));
+        let (newest, status) = watch::channel(Status::default());
         let live = Live {
             epoch,
             master: readers,
             health: Arc::default(),
+            status,
             stop: self.shutdown.child_token(),
             next_msn: Arc::new(AtomicU64::new(first_msn)),
+            seats: Arc::default(),
+            orders: Arc::default(),
+            joins,
         };
-        entry.insert(live.clone());
-        let pipeline = Pipeline::new(
-            key.clone(),
-            self.settings.clone(),
-            epoch,
-            live.next_msn.clone(),
-            master,
-            live.health.clone(),
-            self.metrics.clone(),
-        );
-        let registry = self.clone();
-        let stop = live.stop.clone();
+        let pipeline = Pipeline::new(Parts {
+            continuity: self.policy.continuity,
+            joins: arrivals,
+            seats: live.seats.clone(),
+            orders: live.orders.clone(),
+            packager: Packager::new(
+                self.settings.clone(),
+                epoch,
+                live.next_msn.clone(),
+                master,
+                live.health.clone(),
+                self.metrics.clone(),
+            ),
+            board: Board {
+                key: key.clone(),
+                newest,
+                changes: self.changes.clone(),
+            },
+            health: live.health.clone(),
+            metrics: self.metrics.clone(),
+        });
+        let (registry, key, stop) = (self.clone(), key.clone(), live.stop.clone());
         self.tasks.spawn(async move {
-            let span = tracing::info_span!("stream", key = %redacted(&key));
-            let held = pipeline.run(inbox, stop.clone()).instrument(span).await;
+            let span = tracing::info_span!("stream", key = %redacted(&key), %epoch);
+            let held = pipeline.run(stop.clone()).instrument(span).await;
             // `held` keeps the last snapshots readable; a successor or a shutdown ends that at once.
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -172,11 +244,22 @@ impl Registry {
             registry.streams.remove_if(&key, |_, live| live.epoch == epoch);
             drop(held);
         });
-        Ok(Publication {
-            events,
-            stop: live.stop,
-        })
+        live
     }
+}
+
+/// Gives a publisher a seat and its pipeline a feed.
+fn sit_down(live: &Live, claim: Claim) -> Result<Publication, Taken> {
+    let seat = live.seats.take(claim, live.stop.child_token())?;
+    let (events, inbox) = mpsc::channel(EVENT_QUEUE);
+    let tally = Arc::<Tally>::default();
+    let (id, stop) = (seat.id, seat.stop.clone());
+    let feed = Feed::new(seat, inbox, tally.clone(), pipeline::now());
+    if live.joins.try_send(feed).is_err() {
+        live.seats.leave(id);
+        return Err(Taken::Full);
+    }
+    Ok(Publication { events, stop, tally })
 }
 
 /// The registry as the publishers' door. (A newtype: opening needs the registry's own `Arc` for the pipeline's task.)
@@ -187,6 +270,6 @@ impl Door for RegistryDoor {
         if self.0.shutdown.is_cancelled() {
             return Err(Refusal::ShuttingDown);
         }
-        self.0.open(admitted.key().clone())
+        self.0.open(&admitted)
     }
 }

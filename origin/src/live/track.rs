@@ -76,6 +76,15 @@ pub(super) struct Progress {
     pub forced_cut: bool,
 }
 
+impl Progress {
+    pub(super) fn add(&mut self, later: Self) {
+        self.changed |= later.changed;
+        self.segment_start = later.segment_start.or(self.segment_start);
+        self.segment_end |= later.segment_end;
+        self.forced_cut |= later.forced_cut;
+    }
+}
+
 /// Bits and time of complete segments, for BANDWIDTH and AVERAGE-BANDWIDTH.
 #[derive(Debug, Default)]
 struct Rates {
@@ -119,6 +128,8 @@ pub(super) struct Track {
     target_duration_seconds: u32,
     feed: Option<(Arc<RenditionSettings>, watch::Sender<Arc<Snapshot>>)>,
     ended: bool,
+    /// Something changed since it was published.
+    dirty: bool,
     rates: Rates,
     announced_bitrate: Option<u64>,
     milli_frame_rate: Option<u64>,
@@ -131,6 +142,8 @@ pub(super) struct Start {
     pub mode: Mode,
     pub targets: Targets,
     pub first_msn: MediaSequence,
+    /// Where EXT-X-DISCONTINUITY-SEQUENCE starts.
+    pub discontinuity_sequence: u64,
     pub frame_rate: Option<f64>,
     pub bitrate: Option<u64>,
     pub window: Duration,
@@ -140,21 +153,24 @@ impl Track {
     pub(super) fn new(name: RenditionName, start: Start) -> Self {
         let kind = start.config.track();
         let target_duration_seconds = start.targets.target_duration_seconds;
+        let mut window = Window::new(window::WindowSettings {
+            duration: start.window,
+            target_duration: Duration::from_secs(u64::from(target_duration_seconds)),
+        });
+        window.set_discontinuity_sequence(start.discontinuity_sequence);
         Self {
             name,
             kind,
             segmenter: TrackSegmenter::new(start.config.clone(), start.frame_rate, start.mode, start.targets),
             config: start.config,
-            window: Window::new(window::WindowSettings {
-                duration: start.window,
-                target_duration: Duration::from_secs(u64::from(target_duration_seconds)),
-            }),
+            window,
             next_msn: start.first_msn,
             next_part: PartNumber(0),
             init_index: None,
             target_duration_seconds,
             feed: None,
             ended: false,
+            dirty: false,
             rates: Rates::default(),
             announced_bitrate: start.bitrate,
             milli_frame_rate: None,
@@ -166,8 +182,28 @@ impl Track {
         &self.config
     }
 
-    pub(super) fn set_config(&mut self, config: Arc<CodecConfig>) {
-        self.segmenter.set_config(config);
+    /// Takes effect at the next key frame. True if it is another one than before.
+    pub(super) fn set_config(&mut self, config: Arc<CodecConfig>) -> bool {
+        self.segmenter.set_config(config)
+    }
+
+    /// The next segment is not continuous with those before it.
+    pub(super) fn mark_discontinuity(&mut self) {
+        self.segmenter.mark_discontinuity();
+    }
+
+    /// The discontinuity sequence number of what comes now (section 4.4.3.3).
+    pub(super) fn next_discontinuity_sequence(&self) -> u64 {
+        let window = &self.window;
+        let listed = window.listed().filter(|segment| segment.discontinuity).count() as u64;
+        let open = window.open().is_some_and(|open| open.discontinuity);
+        window.discontinuity_sequence() + listed + u64::from(open)
+    }
+
+    /// A frame of this track can't be packaged.
+    pub(super) fn leave_out(&mut self, metrics: &Metrics) {
+        self.dropped = self.dropped.saturating_add(1);
+        metrics.frames_dropped.with_label_values(&[self.kind.as_str()]).inc();
     }
 
     pub(super) fn set_mode(&mut self, mode: Mode) {
@@ -186,6 +222,11 @@ impl Track {
         self.feed.is_some()
     }
 
+    /// Readers have not seen its newest state.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
     pub(super) fn next_msn(&self) -> MediaSequence {
         self.next_msn
     }
@@ -200,6 +241,16 @@ impl Track {
     /// Its first segment is open, or was.
     pub(super) fn has_begun(&self) -> bool {
         self.init_index.is_some()
+    }
+
+    /// Decode time at which its open segment began.
+    pub(super) fn segment_start(&self) -> Option<MediaTime> {
+        self.segmenter.segment_start()
+    }
+
+    /// Its next segment counts as begun at `start`.
+    pub(super) fn align_to(&mut self, start: MediaTime) {
+        self.segmenter.align_to(start);
     }
 
     pub(super) fn media_bytes(&self) -> usize {
@@ -221,11 +272,23 @@ impl Track {
         self.drain(clock, metrics)
     }
 
+    /// What follows comes from another publisher: the open segment ends.
+    pub(super) fn break_off(&mut self, clock: &ClockMap, metrics: &Metrics) -> Progress {
+        self.segmenter.break_off();
+        self.drain(clock, metrics)
+    }
+
+    /// Forgets what the window need not hold.
+    pub(super) fn clear_window(&mut self) {
+        self.window.clear();
+    }
+
     /// Closes what is open and marks the end of the stream.
     pub(super) fn finish(&mut self, clock: &ClockMap, metrics: &Metrics) {
         self.segmenter.finish();
         let _ = self.drain(clock, metrics);
         self.ended = true;
+        self.dirty = true;
     }
 
     fn drain(&mut self, clock: &ClockMap, metrics: &Metrics) -> Progress {
@@ -278,12 +341,10 @@ impl Track {
                         "gap in the input"
                     );
                 }
-                Output::Dropped { .. } => {
-                    self.dropped = self.dropped.saturating_add(1);
-                    metrics.frames_dropped.with_label_values(&[self.kind.as_str()]).inc();
-                }
+                Output::Dropped { .. } => self.leave_out(metrics),
             }
         }
+        self.dirty |= progress.changed;
         progress
     }
 
@@ -336,6 +397,7 @@ impl Track {
             reports,
         );
         sender.send_replace(Arc::new(snapshot));
+        self.dirty = false;
     }
 
     /// What the other renditions' playlists say of this track now.

@@ -135,6 +135,10 @@ pub struct TrackSegmenter {
     /// Where a following track had to cut by itself: the leading track's cut next to it is the same one.
     cut_alone_at: Option<MediaTime>,
     discontinuity: bool,
+    /// The next frame comes from another publisher.
+    broken_off: bool,
+    /// Where the next segment counts as begun.
+    aligned: Option<MediaTime>,
     outputs: VecDeque<Output>,
 }
 
@@ -177,13 +181,45 @@ impl TrackSegmenter {
             cut_at: None,
             cut_alone_at: None,
             discontinuity: false,
+            broken_off: false,
+            aligned: None,
             outputs: VecDeque::new(),
         }
     }
 
-    /// A new decoder configuration: takes effect at the next key frame. An equal one changes nothing.
-    pub fn set_config(&mut self, config: Arc<CodecConfig>) {
+    /// A new decoder configuration: takes effect at the next key frame. An equal one changes nothing. True if it is
+    /// another one than the one set last.
+    pub fn set_config(&mut self, config: Arc<CodecConfig>) -> bool {
+        let newest = self.next_config.as_ref().unwrap_or(&self.config);
+        let is_new = **newest != *config;
         self.next_config = (*config != *self.config).then_some(config);
+        is_new
+    }
+
+    /// The next segment is not continuous with those before it.
+    pub fn mark_discontinuity(&mut self) {
+        self.discontinuity = true;
+    }
+
+    /// The first segment counts as begun at this decode time, where a segment of another rendition began: so both end at the
+    /// same key frame.
+    pub fn align_to(&mut self, start: MediaTime) {
+        self.aligned = Some(start);
+    }
+
+    /// Decode time at which the open segment began.
+    pub fn segment_start(&self) -> Option<MediaTime> {
+        Some(self.segment.as_ref()?.start.to_media_time(self.scale))
+    }
+
+    /// What follows comes from another publisher: the open segment ends, and the next one begins exactly when its first
+    /// frame is due.
+    pub fn break_off(&mut self) {
+        self.end_segment(false);
+        self.cut_at = None;
+        self.cut_alone_at = None;
+        self.keys = KeyRhythm::default();
+        self.broken_off = true;
     }
 
     pub fn set_mode(&mut self, mode: Mode) {
@@ -217,7 +253,10 @@ impl TrackSegmenter {
             });
             return;
         }
-        self.observe(&frame);
+        if !self.broken_off {
+            // Between two publishers the distance says nothing.
+            self.observe(&frame);
+        }
         let cadence = self.cadence.unwrap_or(FALLBACK);
         let first = self.last_raw.is_none();
         self.last_raw = Some(frame.dts);
@@ -363,7 +402,11 @@ impl TrackSegmenter {
     /// The input left out more than the samples before it can be stretched over.
     fn leap_if_gap(&mut self, due: Ticks) {
         let missing = due - self.position;
-        if missing > self.part_target_ticks() {
+        let bearable = match std::mem::take(&mut self.broken_off) {
+            true => Ticks(self.frame_ticks().0 / 2),
+            false => self.part_target_ticks(),
+        };
+        if missing > bearable {
             self.close_part(Ending::Short);
             self.outputs.push_back(Output::Gap {
                 missing: missing.to_media_time(self.scale),
@@ -380,8 +423,9 @@ impl TrackSegmenter {
         if self.segment.is_some() {
             return;
         }
+        let aligned = self.aligned.take().map(|start| start.to_ticks(self.scale));
         self.segment = Some(OpenSegment {
-            start: self.position,
+            start: aligned.map_or(self.position, |start| start.min(self.position)),
             duration: Ticks::ZERO,
         });
         self.outputs.push_back(Output::SegmentStart {

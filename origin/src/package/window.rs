@@ -258,9 +258,26 @@ impl Window {
         }
     }
 
+    /// Forgets the past: from now on the list begins where a playlist must at least begin, three target durations before
+    /// the live end. Nothing that left the list is kept.
+    pub fn clear(&mut self) {
+        self.unlist_beyond(Duration::ZERO);
+        while self.unlisted > 0 {
+            let Some(oldest) = self.nth(0).cloned() else { break };
+            self.unlisted_time = self.unlisted_time.saturating_sub(oldest.duration);
+            self.unlisted -= 1;
+            self.media_bytes -= bytes_of(&oldest.parts);
+            self.drop_front();
+        }
+    }
+
     /// Takes segments off the list while enough remains listed.
     fn unlist(&mut self) {
-        let enough = self.settings.duration.max(self.settings.target_duration * 3);
+        self.unlist_beyond(self.settings.duration);
+    }
+
+    fn unlist_beyond(&mut self, wanted: Duration) {
+        let enough = wanted.max(self.settings.target_duration * 3);
         while let Some(oldest) = self.nth(self.unlisted) {
             let (duration, discontinuity) = (oldest.duration, oldest.discontinuity);
             let rest = self.listed_time.saturating_sub(duration);

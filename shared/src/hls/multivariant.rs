@@ -43,8 +43,32 @@ pub struct Variant {
     pub resolution: Option<(u32, u32)>,
     /// Frames per 1000 seconds: 29970 for 29.97 frames per second.
     pub frame_rate_milli: Option<u32>,
+    /// `None`: not said, which means SDR.
+    pub video_range: Option<VideoRange>,
     /// GROUP-ID of the audio renditions to go with it.
     pub audio_group: Option<String>,
+}
+
+/// The transfer function of a video track, as far as players choose by it (VIDEO-RANGE).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VideoRange {
+    Sdr,
+    /// Hybrid log-gamma.
+    Hlg,
+    /// SMPTE ST 2084.
+    Pq,
+}
+
+impl VideoRange {
+    const ALL: [Self; 3] = [Self::Sdr, Self::Hlg, Self::Pq];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sdr => "SDR",
+            Self::Hlg => "HLG",
+            Self::Pq => "PQ",
+        }
+    }
 }
 
 /// EXT-X-MEDIA TYPE=AUDIO (section 4.4.6.1).
@@ -120,6 +144,9 @@ fn write_variant(out: &mut String, variant: &Variant) {
     }
     if let Some(milli) = variant.frame_rate_milli {
         let _ = write!(out, ",FRAME-RATE={}.{:03}", milli / 1000, milli % 1000);
+    }
+    if let Some(range) = variant.video_range {
+        let _ = write!(out, ",VIDEO-RANGE={}", range.as_str());
     }
     if let Some(group) = &variant.audio_group {
         out.push_str(",AUDIO=");
@@ -204,6 +231,7 @@ fn variant(list: &str) -> Result<Variant, Problem> {
         codecs: None,
         resolution: None,
         frame_rate_milli: None,
+        video_range: None,
         audio_group: None,
     };
     for attribute in attributes(list) {
@@ -223,6 +251,11 @@ fn variant(list: &str) -> Result<Variant, Problem> {
                 let rate = attribute.seconds().map(|rate| (rate.as_micros() + 500) / 1000);
                 let milli = rate.and_then(|milli| u32::try_from(milli).ok());
                 variant.frame_rate_milli = Some(milli.ok_or(bad("FRAME-RATE"))?);
+            }
+            // Another range than those we know is none that we could promise.
+            "VIDEO-RANGE" => {
+                let word = attribute.word().unwrap_or_default();
+                variant.video_range = VideoRange::ALL.into_iter().find(|range| range.as_str() == word);
             }
             "AUDIO" => variant.audio_group = Some(attribute.quoted().ok_or(bad("AUDIO"))?.to_owned()),
             _ => {}
@@ -288,6 +321,7 @@ mod tests {
             codecs: Some("avc1.64001f,mp4a.40.2".into()),
             resolution: Some((1280, 720)),
             frame_rate_milli: Some(29_970),
+            video_range: None,
             audio_group: Some("audio".into()),
         };
         let audio_only = Variant {
@@ -297,6 +331,7 @@ mod tests {
             codecs: Some("mp4a.40.2".into()),
             resolution: None,
             frame_rate_milli: None,
+            video_range: None,
             audio_group: Some("audio".into()),
         };
         let media = Media {
@@ -320,6 +355,19 @@ mod tests {
     fn the_text_is_the_golden_one_and_reads_back() {
         assert_eq!(write(&stream()), TEXT);
         assert_eq!(parse(TEXT), Ok(stream()));
+    }
+
+    #[test]
+    fn a_wide_range_is_named() {
+        for range in VideoRange::ALL {
+            let mut playlist = stream();
+            playlist.variants[0].video_range = Some(range);
+            let text = write(&playlist);
+            assert!(text.contains(&format!(",VIDEO-RANGE={},", range.as_str())), "{text}");
+            assert_eq!(parse(&text), Ok(playlist));
+        }
+        let other = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1,VIDEO-RANGE=XYZ\nv\n";
+        assert_eq!(parse(other).unwrap().variants[0].video_range, None);
     }
 
     #[test]

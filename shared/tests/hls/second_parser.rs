@@ -137,6 +137,7 @@ fn another_parser_reads_the_same_from_a_multivariant_playlist() {
             codecs: Some("avc1.64001f,mp4a.40.2".into()),
             resolution: Some((1280, 720)),
             frame_rate_milli: Some(23_976),
+            video_range: None,
             audio_group: Some("a".into()),
         }],
         media: vec![Media {

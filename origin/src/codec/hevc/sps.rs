@@ -9,7 +9,7 @@ use super::HevcError;
 use crate::codec::{
     VideoRange,
     bits::{Bits, Ended},
-    frame_duration, picture_size,
+    frame_duration, picture_size, video_range,
 };
 
 /// Longest set looked into, in bytes: real ones have below 200.
@@ -222,7 +222,7 @@ fn usability_information(bits: &mut Bits<'_>, sps: &mut Sps) -> Result<(), Ended
         bits.skip(4); // video format, full range
         if bits.flag()? {
             bits.skip(8); // primaries
-            sps.range = VideoRange::of_transfer(bits.byte(8)?);
+            sps.range = video_range(bits.byte(8)?);
             bits.skip(8); // matrix
         }
     }

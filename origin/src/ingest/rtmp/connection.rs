@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -168,6 +168,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     Step::Event { event, repair } => {
                         self.count(&event, repair);
+                        if let (Some(live), Some(_)) = (&live, repair) {
+                            live.publication.tally.repaired.fetch_add(1, Ordering::Relaxed);
+                        }
                         let is_media = !matches!(event, Event::Announced(_));
                         if let Some(live) = live {
                             hand_over(live, event, &server.shutdown).await?;
@@ -181,6 +184,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         let (track, reason) = (track.as_str(), reason.as_str());
                         server.config.metrics.dropped.with_label_values(&[track, reason]).inc();
                         self.tally.dropped += 1;
+                        if let Some(live) = &live {
+                            live.publication.tally.dropped.fetch_add(1, Ordering::Relaxed);
+                        }
                         if is_worth_a_line(self.tally.dropped) {
                             warn!(track, reason, total = self.tally.dropped, "access unit left out");
                         }

@@ -48,6 +48,7 @@ impl Door for OpenDoor {
         let publication = Publication {
             events: sender,
             stop: stop.clone(),
+            tally: Arc::default(),
         };
         let _ = self.0.send(LetIn { admitted, events, stop });
         Ok(publication)
