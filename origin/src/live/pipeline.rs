@@ -210,7 +210,7 @@ impl Pipeline {
                 }
             }
             Event::Frame(frame) => {
-                let now = now();
+                let (now, before) = (now(), self.lifecycle.state());
                 feed.heard = now;
                 feed.meter.frame(&frame, now);
                 let was_silent = !feed.sends();
@@ -224,7 +224,7 @@ impl Pipeline {
                     feed.standby.push(held, shown);
                 }
                 self.choose(variant, now);
-                if was_silent {
+                if was_silent || self.lifecycle.state() != before {
                     self.tell(Reason::Published);
                 }
                 self.renew_health(now);
