@@ -241,6 +241,7 @@ impl Pipeline {
             return;
         };
         let (previous, step, old_offset) = (input.reached, input.step, input.offset);
+        let video = input.last_video;
         let feed = self
             .feeds
             .iter_mut()
@@ -263,6 +264,7 @@ impl Pipeline {
         let furthest = reached.max_by_key(|reached| reached.arrived);
         let after = previous.zip(furthest).map(|(reached, furthest)| splice::After {
             reached,
+            video,
             furthest,
             step,
         });

@@ -71,6 +71,8 @@ pub fn offset(reached: Option<Reached>, newest: Arrival, candidates: &[Candidate
 pub struct After {
     /// What was shown last of this variant.
     pub reached: Reached,
+    /// The same of its video.
+    pub video: Option<MediaTime>,
     /// What was shown last of any variant.
     pub furthest: Reached,
     /// From one frame to the next.
@@ -85,13 +87,19 @@ pub struct Place {
     pub skipped: MediaTime,
 }
 
+/// How much sound may be told to begin before the end of the sound before it.
+const SOUND_BENDS: MediaTime = MediaTime::from_millis(50);
 /// Distance of frames assumed until two were seen.
 pub const STEP_DEFAULT: MediaTime = MediaTime::from_millis(33);
 
 impl After {
     /// Decode time from which on the newcomer may be shown: it never goes back.
     pub fn earliest(self) -> MediaTime {
-        self.reached.media + self.step
+        match self.video {
+            // Video follows video. Sound that is ahead by no more than a few frames bends to that.
+            Some(video) => (video + self.step).max(self.reached.media - SOUND_BENDS),
+            None => self.reached.media + self.step,
+        }
     }
 
     /// Puts the newcomer after what was shown. `starts`: its frames that decoding can begin with, oldest first.
@@ -109,15 +117,15 @@ impl After {
     }
 
     fn correct(self, newest: Arrival, starts: &[Arrival], candidates: &[Candidate]) -> MediaTime {
-        let offset = offset(Some(self.furthest), newest, candidates);
-        if starts.iter().any(|start| start.dts + offset >= self.earliest()) {
-            return offset;
+        let by_clock = offset(Some(self.furthest), newest, candidates);
+        if starts.iter().any(|start| start.dts + by_clock >= self.earliest()) {
+            return by_clock;
         }
         // By another's clock nothing here comes after what was shown: then it is not the same clock.
-        let offset = offset(Some(self.furthest), newest, &[]);
+        let by_arrival = offset(Some(self.furthest), newest, &[]);
         let came_after = starts.iter().find(|start| start.arrived > self.reached.arrived);
         // It did come later: what its clock says of that is the unevenness of two networks.
-        came_after.map_or(offset, |start| offset.max(self.earliest() - start.dts))
+        came_after.map_or(by_arrival, |start| by_arrival.max(self.earliest() - start.dts))
     }
 }
 
@@ -192,6 +200,7 @@ mod tests {
         };
         let after = After {
             reached,
+            video: Some(reached.media),
             furthest: reached,
             step: ms(40),
         };
@@ -213,6 +222,7 @@ mod tests {
         };
         let after = After {
             reached,
+            video: Some(reached.media),
             furthest: reached,
             step: ms(40),
         };
