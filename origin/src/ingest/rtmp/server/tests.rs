@@ -400,7 +400,7 @@ async fn a_stranger_has_ten_seconds_and_an_encoder_may_not_fall_silent() {
 
 #[tokio::test]
 async fn an_encoder_that_falls_silent_is_asked_whether_it_is_there() {
-    let server = Running::start(Limits {
+    let mut server = Running::start(Limits {
         ping_after: Duration::from_millis(100),
         ..Limits::default()
     })
