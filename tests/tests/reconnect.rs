@@ -86,6 +86,7 @@ async fn an_encoder_that_comes_back_within_the_grace_time_continues_the_playlist
         assert!(!playlist.ended);
         assert_eq!(playlist.media_sequence, before.media_sequence, "nothing was begun anew");
     }
+    History::read(&site, "show", "audio").await?.assert_continuous();
     let history = History::read(&site, "show", "video").await?;
     history.assert_continuous();
     assert_eq!(history.gaps_beyond(0.2), 3, "{history:#?}");
@@ -115,6 +116,7 @@ async fn the_heir_of_a_ghost_is_seen_within_a_second_in_the_same_playlist() -> a
         .playlist()?;
     assert!(taken.elapsed() < Duration::from_secs(1), "{:?}", taken.elapsed());
     watch(&site, "show", 2).await?;
+    History::read(&site, "show", "audio").await?.assert_continuous();
     let history = History::read(&site, "show", "video").await?;
     history.assert_continuous();
     assert!(history.longest_gap() < 1.0, "{}", history.longest_gap());
@@ -189,6 +191,7 @@ async fn primary_and_backup_are_one_broadcast_across_twenty_switches() -> anyhow
         feeds[shown] = Some(push(keys[shown]).await?);
     }
     watch(&site, "show", 2).await?;
+    History::read(&site, "show", "audio").await?.assert_continuous();
     let history = History::read(&site, "show", "video").await?;
     history.assert_continuous();
     assert!(history.longest_gap() <= 1.0, "{}", history.longest_gap());
@@ -227,6 +230,7 @@ async fn a_silent_primary_is_replaced_and_taken_again_once_it_is_stable() -> any
     })
     .await?;
     watch(&site, "show", 2).await?;
+    History::read(&site, "show", "audio").await?.assert_continuous();
     let history = History::read(&site, "show", "video").await?;
     history.assert_continuous();
     assert!(history.longest_gap() <= 1.0, "{}", history.longest_gap());

@@ -59,6 +59,9 @@ pub struct Limits {
     pub slow_refusal: Duration,
     /// Longest time without a frame or configuration of a publishing encoder.
     pub silence: Duration,
+    /// A publishing encoder that sends nothing for this long is asked whether it is there: a connection whose other end is
+    /// gone without a word breaks by that.
+    pub ping_after: Duration,
     /// Longest time for a reply to leave.
     pub write_within: Duration,
     /// Longest wait for the peer to close after our last reply. Closing earlier would reset the connection and lose it.
@@ -76,6 +79,7 @@ impl Default for Limits {
             slow_grace: Duration::from_secs(3),
             slow_refusal: Duration::from_secs(1),
             silence: Duration::from_secs(15),
+            ping_after: Duration::from_secs(3),
             write_within: Duration::from_secs(5),
             drain: Duration::from_secs(2),
         }

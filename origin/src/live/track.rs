@@ -38,9 +38,13 @@ use crate::{
 /// that began again at zero would need an EXT-X-DISCONTINUITY-SEQUENCE that no earlier life has used, which nobody
 /// remembers after a crash (and a large one, from the clock, freezes hls.js: it walks an array of that length). Without
 /// either, players wait until the new timeline has caught up with the old one.
+///
+/// A break that was taken out of media time (nobody published for a while) puts it behind the wall clock by that much.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClockMap {
     shift: MediaTime,
+    /// Breaks taken out of media time so far.
+    breaks: Duration,
 }
 
 impl ClockMap {
@@ -51,6 +55,7 @@ impl ClockMap {
         let millis = i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX);
         Self {
             shift: MediaTime::from_millis(millis) - first,
+            breaks: Duration::ZERO,
         }
     }
 
@@ -58,8 +63,13 @@ impl ClockMap {
         ingest + self.shift
     }
 
+    /// From now on this much more time is not in media time.
+    pub(super) fn leave_out(&mut self, missing: Duration) {
+        self.breaks += missing;
+    }
+
     pub(super) fn wall(&self, media: MediaTime) -> SystemTime {
-        UNIX_EPOCH + media.to_duration()
+        UNIX_EPOCH + media.to_duration() + self.breaks
     }
 }
 

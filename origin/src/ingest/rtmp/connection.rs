@@ -127,6 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let limits = server.config.limits;
         let mut deadline = self.started + limits.publish_within;
         let mut speed_check = self.started + limits.slow_grace;
+        let mut ping_due = self.started + limits.ping_after;
         loop {
             self.flush().await?;
             let room = if live.is_some() {
@@ -150,6 +151,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     speed_check += SPEED_CHECK;
                     continue;
                 }
+                () = sleep_until(ping_due.into()), if live.is_some() => {
+                    self.session.ping(self.started.elapsed());
+                    ping_due = Instant::now() + limits.ping_after;
+                    continue;
+                }
                 read = self.socket.read_buf(&mut self.input) => no_more_is_zero(read)?,
             };
             if read == 0 {
@@ -159,6 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.tally.bytes += read as u64;
             server.config.metrics.bytes.inc_by(read as u64);
             let now = Instant::now();
+            ping_due = now + limits.ping_after;
             while let Some(step) = self.session.next(&mut self.input, now)? {
                 match step {
                     Step::Connect { app, tc_url } => self.greet(&app, &tc_url, now)?,

@@ -26,6 +26,8 @@ const NAME_MAX: usize = 256;
 
 const DYNAMIC_LIMIT: u8 = 2;
 const STREAM_BEGIN: u16 = 0;
+/// User control event that asks whether the other is there (section 7.1.7).
+pub(super) const PING_REQUEST: u16 = 6;
 const PING_RESPONSE: u16 = 7;
 
 /// Collects replies until the socket takes them.
@@ -112,6 +114,13 @@ impl Replies {
     /// `received`: bytes so far, wrapping at 2^32 (section 5.4.3).
     pub(super) fn acknowledge(&mut self, received: u32) {
         self.message(message_type::ACKNOWLEDGEMENT, 0, received.to_be_bytes().to_vec());
+    }
+
+    /// Asks whether the peer is still there; `timestamp` comes back in its answer (section 7.1.7).
+    pub(super) fn ping(&mut self, timestamp: u32) {
+        let mut event = PING_REQUEST.to_be_bytes().to_vec();
+        event.extend(timestamp.to_be_bytes());
+        self.message(message_type::USER_CONTROL, 0, event);
     }
 
     pub(super) fn pong(&mut self, timestamp: [u8; 4]) {

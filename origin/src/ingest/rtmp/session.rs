@@ -6,7 +6,7 @@
 //!
 //! Before this: `rtmp/chunk.rs`. After this: `ingest/flv.rs` and `ingest/timeline.rs`, which this file calls.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
@@ -27,8 +27,6 @@ use crate::{
     package::frame::{Frame, TrackKind},
 };
 
-/// User control event of a peer that asks whether we are there (section 7.1.7).
-const PING_REQUEST: u16 = 6;
 /// Smallest acknowledgement window obeyed, in bytes: a smaller one would have us answer every few bytes.
 const WINDOW_MIN: u32 = 4096;
 
@@ -163,6 +161,12 @@ impl Session {
             }
             Stage::Handshake(_) | Stage::Shaken => {}
         }
+    }
+
+    /// Asks the peer whether it is still there. Its answer means nothing, but the network tells us if nobody takes the
+    /// question.
+    pub fn ping(&mut self, connected: Duration) {
+        self.replies.ping(connected.as_millis() as u32);
     }
 
     /// Whether the peer's last bytes are part of something unfinished.
@@ -302,7 +306,7 @@ impl Session {
     }
 
     fn answer_ping(&mut self, mut payload: bytes::Bytes) {
-        if payload.len() >= 6 && payload.get_u16() == PING_REQUEST {
+        if payload.len() >= 6 && payload.get_u16() == reply::PING_REQUEST {
             self.replies.pong(payload.get_u32().to_be_bytes());
         }
     }

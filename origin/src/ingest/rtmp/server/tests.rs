@@ -399,6 +399,25 @@ async fn a_stranger_has_ten_seconds_and_an_encoder_may_not_fall_silent() {
 }
 
 #[tokio::test]
+async fn an_encoder_that_falls_silent_is_asked_whether_it_is_there() {
+    let mut server = Running::start(Limits {
+        ping_after: Duration::from_millis(100),
+        ..Limits::default()
+    })
+    .await;
+    let (mut silent, _let_in) = server.publisher("show").await;
+    for _ in 0..2 {
+        let ping = loop {
+            let message = silent.answer().await.expect("it stays connected");
+            if message.type_id == message_type::USER_CONTROL && message.payload.starts_with(&[0, 6]) {
+                break message;
+            }
+        };
+        assert_eq!(ping.payload.len(), 6);
+    }
+}
+
+#[tokio::test]
 async fn a_stopped_publish_is_told_and_closed() {
     let mut server = Running::start(Limits::default()).await;
     let (mut client, let_in) = server.publisher("show").await;
