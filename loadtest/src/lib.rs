@@ -10,12 +10,40 @@
 //! | [`pace`] | when the next tag is due (pure) |
 //! | [`publisher`] | the task that sends a source in real time |
 //! | [`rtmp`] | the client's side of an RTMP publish |
+//!
+//! A viewer goes through these:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`moment`], [`clock`] | one kind of time, and the only clock |
+//! | [`listing`] | playlists as viewers use them, read once for all |
+//! | [`viewer`] | a player as a state machine (pure) |
+//! | [`oracle`], [`rule`] | what must hold, and what did not (pure) |
+//! | [`tally`] | what was counted and measured (pure) |
+//!
+//! Made-up servers, to measure against and to test the oracle with:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`content`], [`stamp`] | a stream by arithmetic (pure) |
 
+pub mod address;
 pub mod clip;
+pub mod clock;
+pub mod content;
 pub mod demo;
 pub mod flv;
+pub mod listing;
+pub mod moment;
+pub mod oracle;
 pub mod pace;
 pub mod publisher;
 pub mod rtmp;
+pub mod rule;
+pub mod stamp;
 pub mod synthetic;
 pub mod tag;
+pub mod tally;
+#[cfg(test)]
+mod theatre;
+pub mod viewer;
