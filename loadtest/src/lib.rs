@@ -16,6 +16,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`moment`], [`clock`] | one kind of time, and the only clock |
+//! | [`http`] | requests over HTTP/1.1, 2 and 3 |
+//! | [`fleet`], [`arrival`], [`ticket`] | many viewers on few threads, when they come, what they show at the door |
 //! | [`listing`] | playlists as viewers use them, read once for all |
 //! | [`viewer`] | a player as a state machine (pure) |
 //! | [`oracle`], [`rule`] | what must hold, and what did not (pure) |
@@ -26,16 +28,22 @@
 //! | module | holds |
 //! |---|---|
 //! | [`content`], [`stamp`] | a stream by arithmetic (pure) |
+//! | [`origin`], [`defect`] | an LL-HLS server of it, honest or lying on purpose |
 
 pub mod address;
+pub mod arrival;
 pub mod clip;
 pub mod clock;
 pub mod content;
+pub mod defect;
 pub mod demo;
+pub mod fleet;
 pub mod flv;
+pub mod http;
 pub mod listing;
 pub mod moment;
 pub mod oracle;
+pub mod origin;
 pub mod pace;
 pub mod publisher;
 pub mod rtmp;
@@ -46,4 +54,5 @@ pub mod tag;
 pub mod tally;
 #[cfg(test)]
 mod theatre;
+pub mod ticket;
 pub mod viewer;

@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use weir_shared::hls::{
     address::{Address, Object},
+    delta::MergeError,
     name::{MediaObject, ObjectName},
     reload::{Reload, Skip},
 };
@@ -464,6 +465,8 @@ fn foreign_tickets(path: &str, listing: &Listing, tally: &mut Tally) {
 fn unreadable(path: &str, why: &Unreadable, tally: &mut Tally) {
     let rule = match why {
         Unreadable::NothingToMerge => Rule::UnaskedSkip,
+        Unreadable::Merge(MergeError::Older { .. }) => Rule::StalePlaylist,
+        Unreadable::Merge(MergeError::WentBack { .. } | MergeError::Contradiction(_)) => Rule::SequenceBack,
         Unreadable::Merge(_) => Rule::DeltaFits,
         Unreadable::Gzip | Unreadable::Utf8 | Unreadable::Parse(_) => Rule::Readable,
     };
