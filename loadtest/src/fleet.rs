@@ -160,7 +160,7 @@ async fn tell(index: u32, start: Moment, thread: Rc<Thread>, told: mpsc::Sender<
             thread: index,
             tally: thread.tally.take(),
             watching: thread.watching.get(),
-            unique: thread.common.borrow().ledger.unique,
+            unique: thread.common.borrow().unique_objects(),
         };
         if told.send(slice).await.is_err() || over {
             return;

@@ -3,7 +3,11 @@
 //! Before this: [`crate::viewer`]. After this: [`crate::tally`] and [`crate::report`]. One [`Oracle`] per viewer;
 //! [`Common`] is what the viewers of a thread know together: the first copy of each object, whose ticket is whose.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use weir_shared::hls::{
     address::{Address, Object},
@@ -34,6 +38,8 @@ const CLOCK_SLACK: Duration = Duration::from_millis(50);
 const STILL_TARGET_DURATIONS: u32 = 2;
 /// Pairs of playlists whose comparison is remembered.
 const MAX_JUDGED: usize = 4096;
+/// Versions of playlists remembered.
+const MAX_VERSIONS: usize = 100_000;
 /// Tickets remembered.
 const MAX_TICKETS: usize = 1_000_000;
 
@@ -47,9 +53,26 @@ pub struct Common {
     tickets: HashMap<String, u64>,
     /// The latest news from any rendition.
     last_news: Moment,
+    /// Versions of playlists met, by name and content.
+    versions: HashSet<u64>,
+    versions_forgotten: u64,
 }
 
 impl Common {
+    /// Distinct objects met: media by name, playlists by name and content.
+    pub fn unique_objects(&self) -> u64 {
+        self.ledger.unique + self.versions.len() as u64 + self.versions_forgotten
+    }
+
+    fn version(&mut self, path: &str, listing: u64) {
+        if self.versions.len() >= MAX_VERSIONS {
+            self.versions_forgotten += self.versions.len() as u64;
+            self.versions.clear();
+        }
+        self.versions
+            .insert(stamp::stream_tag(&ledger::plain(path)) ^ listing.rotate_left(17));
+    }
+
     /// Somebody had news at `at`.
     pub fn hear(&mut self, at: Moment) {
         self.last_news = self.last_news.max(at);
@@ -188,6 +211,7 @@ impl Oracle {
         at: Moment,
     ) {
         // Thousands of viewers meet the same pair of playlists: it is judged once.
+        common.version(path, listing.id);
         let pair = (before.map_or(0, |b| b.id), listing.id);
         if common.judged.len() >= MAX_JUDGED {
             common.judged.clear();

@@ -33,10 +33,8 @@ use weir_shared::{
     serve::{
         Handler, Peer,
         body::Body,
-        drain::Drain,
         gzip::gzip,
         respond::{self, Asked, PlaylistLifetimes},
-        tcp,
     },
 };
 
@@ -48,12 +46,14 @@ use crate::{
     stamp, ticket,
 };
 
+mod serve;
+
+use serve::CutShort;
+
 /// Longest hold, in target durations (section 6.2.5.2); then 503.
 const HOLD_TARGET_DURATIONS: u32 = 3;
 /// When [`Defect::StallRendition`] begins.
 const STALL_AFTER: Duration = Duration::from_secs(5);
-/// Connections at once.
-const CONNECTIONS: usize = 100_000;
 
 /// What to serve.
 #[derive(Debug, Clone)]
@@ -69,8 +69,7 @@ pub struct Options {
 pub struct MadeUpOrigin {
     pub address: SocketAddr,
     handler: Origin,
-    drain: Drain,
-    _ticker: DropGuard,
+    _running: DropGuard,
 }
 
 #[derive(Clone)]
@@ -123,21 +122,15 @@ impl MadeUpOrigin {
             last_ticket: Mutex::default(),
             requests: AtomicU64::new(0),
         }));
-        let drain = Drain::new();
-        let limits = tcp::Limits {
-            connections: CONNECTIONS,
-            ..tcp::Limits::default()
-        };
-        tokio::spawn(tcp::serve(listener, None, limits, handler.clone(), drain.clone()));
         let stop = CancellationToken::new();
+        tokio::spawn(serve::serve(listener, handler.clone(), stop.clone()));
         let ticker = handler.clone();
         let told = stop.clone();
         tokio::spawn(async move { told.run_until_cancelled(ticker.tick(publish)).await });
         Ok(Self {
             address,
             handler,
-            drain,
-            _ticker: stop.drop_guard(),
+            _running: stop.drop_guard(),
         })
     }
 
@@ -149,12 +142,6 @@ impl MadeUpOrigin {
     /// The entry URL of stream number `stream`.
     pub fn url(&self, stream: u32) -> String {
         format!("http://{}/app/{}/index.m3u8", self.address, Content::key(stream))
-    }
-}
-
-impl Drop for MadeUpOrigin {
-    fn drop(&mut self) {
-        self.drain.start();
     }
 }
 
@@ -312,7 +299,7 @@ impl Inner {
         let mut response = respond::media(asked, chunks, HeaderValue::from_static("video/mp4"), etag);
         if let Some(cut) = cut {
             // Content-Length stays: the connection ends in the middle of the body.
-            *response.body_mut() = Body::full(cut);
+            response.extensions_mut().insert(CutShort(cut));
         }
         response
     }

@@ -8,7 +8,8 @@ use std::fmt;
 macro_rules! rules {
     ($($(#[$doc:meta])* $name:ident, $id:literal, $text:literal;)*) => {
         /// A rule that one or two answers can show to be broken.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Deserialize)]
+        #[serde(try_from = "String")]
         pub enum Rule { $($(#[$doc])* $name,)* }
 
         impl Rule {
@@ -70,6 +71,27 @@ rules! {
     DeltaFits, "DL-02", "a delta update merged is the full playlist";
     ReportFresh, "RR-03", "rendition reports as fresh as the playlist";
     Multivariant, "MV-19", "every rendition's URI answers 200 with a media playlist";
+}
+
+impl From<Rule> for &'static str {
+    fn from(rule: Rule) -> Self {
+        rule.id()
+    }
+}
+
+impl TryFrom<String> for Rule {
+    type Error = String;
+
+    fn try_from(id: String) -> Result<Self, String> {
+        let found = Self::ALL.iter().find(|rule| rule.id() == id);
+        found.copied().ok_or_else(|| format!("{id} is no rule"))
+    }
+}
+
+impl serde::Serialize for Rule {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.id())
+    }
 }
 
 impl fmt::Display for Rule {

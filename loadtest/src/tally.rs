@@ -20,9 +20,22 @@ const EXAMPLE_LENGTH: usize = 300;
 /// Kinds of errors and ends told apart; the rest is counted as "other".
 const MAX_KINDS: usize = 64;
 
-/// A histogram of times.
-#[derive(Debug, Clone)]
+/// A histogram of times. In files: pairs of microseconds and count.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
 pub struct Times(Histogram<u64>);
+
+impl From<Vec<(u64, u64)>> for Times {
+    fn from(buckets: Vec<(u64, u64)>) -> Self {
+        Self::from_buckets(&buckets)
+    }
+}
+
+impl From<Times> for Vec<(u64, u64)> {
+    fn from(times: Times) -> Self {
+        times.buckets()
+    }
+}
 
 impl Default for Times {
     fn default() -> Self {
@@ -136,7 +149,8 @@ pub struct Broken {
 }
 
 /// Everything of one span of time.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Tally {
     pub counts: Counts,
     /// From the first request until every rendition had its first part.
