@@ -14,7 +14,13 @@ use weir_shared::{
 use crate::{
     config::Config,
     deliver::route::Deliver,
-    ingest::rtmp,
+    ingest::{
+        Entrance,
+        admission::{self, Admission},
+        catalog::Catalog,
+        ports::{self, PortKeeper, PortTable},
+        rtmp::{self, server::Wrapping},
+    },
     live::registry::{Registry, RegistryDoor},
     metrics::Metrics,
 };
@@ -28,11 +34,18 @@ pub struct Origin {
     pub http: SocketAddr,
     /// Where encoders push.
     pub rtmp: SocketAddr,
+    /// The same over TLS.
+    pub rtmps: Option<SocketAddr>,
     pub admin: SocketAddr,
     drain: Drain,
     stop: CancellationToken,
     tasks: TaskTracker,
     registry: Arc<Registry>,
+    /// Streams that may be pushed: whoever manages them puts and removes here.
+    pub catalog: Arc<Catalog>,
+    /// Ports that belong to one stream each.
+    pub own_ports: Arc<PortTable>,
+    ingest: Arc<rtmp::Server>,
 }
 
 impl Origin {
@@ -40,6 +53,10 @@ impl Origin {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let http = bind(config.http.listen, "http.listen").await?;
         let rtmp = bind(config.rtmp.listen, "rtmp.listen").await?;
+        let rtmps = match &config.rtmps {
+            Some(rtmps) => Some(bind(rtmps.listen, "rtmps.listen").await?),
+            None => None,
+        };
         let admin = bind(config.admin.listen, "admin.listen").await?;
 
         let prometheus = prometheus::Registry::new();
@@ -47,21 +64,67 @@ impl Origin {
         let stop = CancellationToken::new();
         let drain = Drain::new();
         let tasks = TaskTracker::new();
-        let registry = Registry::new(config.policy(), config.settings(), metrics.clone(), stop.clone());
+        let catalog = config.catalog()?;
+        let registry = Registry::new(
+            config.policy(catalog.clone()),
+            config.settings(),
+            metrics.clone(),
+            stop.clone(),
+        );
+
+        let admission_metrics = admission::Metrics::default();
+        admission_metrics.register(&prometheus)?;
+        let admission = Arc::new(Admission::new(catalog.clone(), config.webhook()?, admission_metrics));
+        let rtmp_config = rtmp::Config {
+            limits: config.rtmp_limits(),
+            ..rtmp::Config::default()
+        };
+        rtmp_config.metrics.register(&prometheus)?;
+        let door = Arc::new(RegistryDoor(registry.clone()));
+        let ingest = rtmp::Server::new(rtmp_config, admission, door, stop.clone());
 
         let started = Self {
             http: http.local_addr()?,
             rtmp: rtmp.local_addr()?,
+            rtmps: rtmps.as_ref().map(TcpListener::local_addr).transpose()?,
             admin: admin.local_addr()?,
             drain: drain.clone(),
             stop: stop.clone(),
             tasks: tasks.clone(),
             registry: registry.clone(),
+            catalog: catalog.clone(),
+            own_ports: Arc::default(),
+            ingest: ingest.clone(),
         };
-        let ingest = rtmp::Config::default();
-        ingest.metrics.register(&prometheus)?;
-        let door = Arc::new(RegistryDoor(registry.clone()));
-        tasks.spawn(rtmp::serve(rtmp, ingest, door, stop.clone()));
+
+        let mut sites = vec![ports::Site {
+            wrapping: Wrapping::Plain,
+            address: started.rtmp.ip(),
+            range: config.rtmp.port_range,
+        }];
+        let mut shared = vec![(rtmp, Wrapping::Plain)];
+        if let Some((listener, rtmps)) = rtmps.zip(config.rtmps.as_ref()) {
+            let wrapping = Wrapping::Tls(config.ingest_tls()?.into());
+            sites.push(ports::Site {
+                wrapping: wrapping.clone(),
+                address: rtmps.listen.ip(),
+                range: rtmps.port_range,
+            });
+            shared.push((listener, wrapping));
+        }
+        let port_metrics = ports::Metrics::default();
+        port_metrics.register(&prometheus)?;
+        let table = started.own_ports.clone();
+        let mut keeper = PortKeeper::new(catalog, ingest.clone(), sites, table, port_metrics);
+        keeper.settle().await;
+        tasks.spawn(keeper.run(stop.clone()));
+        for (listener, wrapping) in shared {
+            tasks.spawn(
+                ingest
+                    .clone()
+                    .listen(listener, Entrance::Shared, wrapping, stop.clone()),
+            );
+        }
 
         let deliver = Deliver {
             registry: registry.clone(),
@@ -82,6 +145,7 @@ impl Origin {
         self.stop.cancel();
         self.drain.start();
         let all = async {
+            self.ingest.drained().await;
             self.registry.drained().await;
             self.tasks.wait().await;
         };

@@ -3,23 +3,32 @@
 use std::{
     collections::HashSet,
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-use weir_shared::{
-    config::{Fault, HumanDuration, Validate},
-    id::StreamKey,
-};
+mod ingest;
 
-use crate::{live::pipeline, live::registry, package::segmenter::Targets};
+use serde::{Deserialize, Serialize};
+use weir_shared::config::{Fault, HumanDuration, Validate};
+
+use crate::{ingest::catalog::Catalog, live::pipeline, live::registry, package::segmenter::Targets};
+
+pub use ingest::{Backup, Rtmp, Rtmps, Stream, Tls, Webhook};
 
 /// Everything an origin needs to know. Every key has a default but none is unknown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub http: Listen,
-    pub rtmp: Listen,
+    /// Where encoders push.
+    pub rtmp: Rtmp,
+    /// The same over TLS.
+    pub rtmps: Option<Rtmps>,
+    /// The certificate of every TLS port.
+    pub tls: Tls,
+    /// Asked about every publish, after its credentials were right.
+    pub admission_webhook: Option<Webhook>,
     pub admin: Listen,
     pub packaging: Packaging,
     /// Streams that may be pushed.
@@ -33,6 +42,7 @@ pub struct Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
+    #[serde(deserialize_with = "weir_shared::config::listen_address")]
     pub listen: SocketAddr,
 }
 
@@ -42,12 +52,6 @@ impl Listen {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         }
     }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stream {
-    pub key: StreamKey,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -67,7 +71,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             http: Listen::local(8081),
-            rtmp: Listen::local(1935),
+            rtmp: Rtmp::default(),
+            rtmps: None,
+            tls: Tls::default(),
+            admission_webhook: None,
             admin: Listen::local(9081),
             packaging: Packaging::default(),
             streams: Vec::new(),
@@ -98,10 +105,9 @@ impl Packaging {
 }
 
 impl Config {
-    pub fn policy(&self) -> registry::Policy {
+    pub fn policy(&self, catalog: Arc<Catalog>) -> registry::Policy {
         registry::Policy {
-            known: self.streams.iter().map(|s| s.key.clone()).collect(),
-            any_key: self.any_key,
+            catalog,
             max_streams: self.max_streams,
             linger: self.packaging.linger.0,
         }
@@ -165,6 +171,7 @@ impl Validate for Config {
         );
         let distinct: HashSet<_> = self.streams.iter().map(|s| &s.key).collect();
         expect(distinct.len() == self.streams.len(), "streams", "each key once");
+        self.validate_ingest(&mut expect);
         faults
     }
 }

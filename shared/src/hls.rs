@@ -3,7 +3,7 @@
 //! Section numbers are those of draft-pantos-hls-rfc8216bis.
 
 pub mod address;
-mod date;
+pub mod date;
 pub mod delta;
 pub mod multivariant;
 pub mod name;

@@ -3,7 +3,6 @@
 //! Before this: `ingest/rtmp/server.rs` (publishers). Beside it: `live/pipeline.rs`. After this: `deliver/route.rs`.
 
 use std::{
-    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -22,7 +21,7 @@ use super::{
     pipeline::{self, Pipeline},
 };
 use crate::{
-    ingest::{Door, Publication, PublishRequest, Refusal, redacted},
+    ingest::{Admitted, Door, Publication, Refusal, catalog::Catalog, redacted},
     metrics::Metrics,
 };
 
@@ -35,10 +34,8 @@ const TAKEOVER_MARGIN: u64 = 8;
 /// What the registry was configured with.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// Streams that may be pushed.
-    pub known: HashSet<StreamKey>,
-    /// Development: any well-formed key may be pushed.
-    pub any_key: bool,
+    /// Streams that exist.
+    pub catalog: Arc<Catalog>,
     /// Streams held at once, ended ones that linger included.
     pub max_streams: usize,
     /// How long an ended stream stays readable.
@@ -96,7 +93,7 @@ impl Registry {
     pub fn find(&self, key: &StreamKey) -> Result<Live, Missing> {
         match self.streams.get(key) {
             Some(live) => Ok(live.clone()),
-            None if self.is_known(key) => Err(Missing::Offline),
+            None if self.policy.catalog.knows(key) => Err(Missing::Offline),
             None => Err(Missing::Unknown),
         }
     }
@@ -116,10 +113,6 @@ impl Registry {
     pub async fn drained(&self) {
         self.tasks.close();
         self.tasks.wait().await;
-    }
-
-    fn is_known(&self, key: &StreamKey) -> bool {
-        self.policy.any_key || self.policy.known.contains(key)
     }
 
     /// Sequence numbers start from the wall clock, so that a restarted origin continues above what players have seen.
@@ -190,13 +183,10 @@ impl Registry {
 pub struct RegistryDoor(pub Arc<Registry>);
 
 impl Door for RegistryDoor {
-    fn publish(&self, request: PublishRequest) -> Result<Publication, Refusal> {
-        if !self.0.is_known(&request.key) {
-            return Err(Refusal::UnknownStream);
-        }
+    fn publish(&self, admitted: Admitted) -> Result<Publication, Refusal> {
         if self.0.shutdown.is_cancelled() {
             return Err(Refusal::ShuttingDown);
         }
-        self.0.open(request.key)
+        self.0.open(admitted.key().clone())
     }
 }
