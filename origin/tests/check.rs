@@ -77,11 +77,7 @@ fn wrong_forms_show_the_place_and_what_belongs_there() {
         (
             "unknown",
             "rtsp: {}\n",
-            [
-                "line 1 column 1",
-                "unknown field `rtsp`",
-                "expected one of http, rtmp",
-            ],
+            ["line 1 column 1", "unknown field `rtsp`", "expected one of http, rtmp"],
         ),
         (
             "listen",

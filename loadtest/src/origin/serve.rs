@@ -29,7 +29,11 @@ pub(super) struct CutShort(pub Bytes);
 /// An honest body, or one that ends before its time.
 enum Sent {
     Whole(Body),
-    Cut(Option<Bytes>),
+    /// What is still sent, and whether the connection had a turn to write it.
+    Cut {
+        piece: Option<Bytes>,
+        written: bool,
+    },
 }
 
 impl hyper::body::Body for Sent {
@@ -42,17 +46,24 @@ impl hyper::body::Body for Sent {
                 let frame = Pin::new(body).poll_frame(cx);
                 frame.map(|frame| frame.map(|frame| frame.map_err(|never: Infallible| match never {})))
             }
-            Self::Cut(piece) => Poll::Ready(Some(match piece.take() {
-                Some(piece) => Ok(Frame::data(piece)),
-                None => Err(io::Error::other("broken off on purpose")),
-            })),
+            Self::Cut { piece, written } => {
+                if let Some(piece) = piece.take() {
+                    return Poll::Ready(Some(Ok(Frame::data(piece))));
+                }
+                if !std::mem::replace(written, true) {
+                    // Head and piece leave only when the body has nothing more to give at once.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Ready(Some(Err(io::Error::other("broken off on purpose"))))
+            }
         }
     }
 
     fn size_hint(&self) -> hyper::body::SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Cut(_) => hyper::body::SizeHint::default(),
+            Self::Cut { .. } => hyper::body::SizeHint::default(),
         }
     }
 }
@@ -89,7 +100,10 @@ async fn connection<H: Handler>(stream: TcpStream, addr: SocketAddr, handler: H)
             let (head, _) = request.into_parts();
             let (mut head, body) = handler.handle(peer, head).await.into_parts();
             let sent = match head.extensions.remove::<CutShort>() {
-                Some(CutShort(piece)) => Sent::Cut(Some(piece)),
+                Some(CutShort(piece)) => Sent::Cut {
+                    piece: Some(piece),
+                    written: false,
+                },
                 None => Sent::Whole(body),
             };
             Ok::<_, Infallible>(Response::from_parts(head, sent))
