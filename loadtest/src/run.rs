@@ -56,7 +56,9 @@ pub async fn run(plan: &Plan, interrupt: &CancellationToken) -> anyhow::Result<R
             () = interrupt.cancelled() => bail!("interrupted before the run began"),
         }
     }
-    let origin_before = origin_requests(plan).await?;
+    // Read once now, so that a wrong address is told before the run; counted from the end of the warm-up.
+    let mut origin_before = origin_requests(plan).await?.map(|requests| (requests, 0));
+    let mut warming = !plan.warmup.is_zero();
     if let Some(pid) = plan.server_pid {
         system::usage(pid).with_context(|| format!("--server-pid {pid}: there is no such process here"))?;
     }
@@ -85,6 +87,11 @@ pub async fn run(plan: &Plan, interrupt: &CancellationToken) -> anyhow::Result<R
         match slice {
             Some(slice) => {
                 watched.take(slice);
+                if warming && watched.begun.is_some() {
+                    warming = false;
+                    let unique = watched.unique_objects();
+                    origin_before = origin_requests(plan).await?.map(|requests| (requests, unique));
+                }
                 bar.set_message(watched.message());
                 bar.set_position(clock::now().since(started).as_secs());
             }
@@ -95,12 +102,12 @@ pub async fn run(plan: &Plan, interrupt: &CancellationToken) -> anyhow::Result<R
     bar.finish_and_clear();
     let origin_after = origin_requests(plan).await?;
     let mut run = watched.finish(interrupted);
-    if let (Some(before), Some(after)) = (origin_before, origin_after) {
-        run.origin = Some(Coalescing {
+    run.origin = origin_before
+        .zip(origin_after)
+        .map(|((before, unique), after)| Coalescing {
             requests: (after - before).max(0.0),
-            unique_objects: watched.unique_objects(),
+            unique_objects: watched.unique_objects().saturating_sub(unique),
         });
-    }
     Ok(run)
 }
 

@@ -80,6 +80,10 @@ pub struct RequestId(pub u32);
 
 /// What the caller is to do.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "values live for a moment, and most are the large kind"
+)]
 pub enum Output {
     /// Send `GET path`; answer with [`Viewer::answer`] or [`Viewer::fail`].
     Send {

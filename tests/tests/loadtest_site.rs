@@ -95,9 +95,16 @@ async fn an_edge_asks_a_made_up_origin_once_per_object() -> anyhow::Result<()> {
 async fn viewers_of_a_real_broadcast_find_nothing_broken() -> anyhow::Result<()> {
     let site = Site::start().await?;
     let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
-    let url = format!("http://{}/app/show/index.m3u8", site.viewers());
+    let plain = format!("http://{}/app/show/index.m3u8", site.viewers());
+    let secure = site.edge.https.expect("a TLS listener");
+    let secure = format!("https://localhost:{}/app/show/index.m3u8", secure.port());
     wait_for_parts(&site).await?;
-    for protocol in [Protocol::H1, Protocol::H2] {
+    for (url, protocol) in [
+        (&plain, Protocol::H1),
+        (&plain, Protocol::H2),
+        (&secure, Protocol::H1),
+        (&secure, Protocol::H2),
+    ] {
         let run = run::run(&plan(vec![url.clone()], protocol, 10), &CancellationToken::new()).await?;
         assert_good(&run, 10);
     }

@@ -311,10 +311,10 @@ fn parse_head(input: &[u8]) -> Result<Option<(usize, Body)>, Failure> {
                     body.framing = Framing::Length(length);
                 }
             }
-            name if name.eq_ignore_ascii_case("transfer-encoding") => {
-                if value.to_ascii_lowercase().ends_with("chunked") {
-                    body.framing = Framing::Chunked(Chunk::Size);
-                }
+            name if name.eq_ignore_ascii_case("transfer-encoding")
+                && value.to_ascii_lowercase().ends_with("chunked") =>
+            {
+                body.framing = Framing::Chunked(Chunk::Size);
             }
             name if name.eq_ignore_ascii_case("content-encoding") => body.gzip = value.eq_ignore_ascii_case("gzip"),
             name if name.eq_ignore_ascii_case("connection") => body.close |= value.eq_ignore_ascii_case("close"),

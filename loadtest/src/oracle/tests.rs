@@ -139,21 +139,21 @@ fn a_truncated_body_is_not_whole() {
 
 #[test]
 fn a_hint_that_is_refused_or_broken_is_named() {
-    let safari = |mut meddle: Box<dyn FnMut(&str, Reply) -> Reply>| {
+    let safari = |meddle: fn(&str, Reply) -> Reply| {
         let mut stage = Stage::new(shape(), |plan| plan.pattern = Pattern::Safari);
         stage.run(Duration::from_secs(4), |path, _, reply| meddle(path, reply));
         stage.broken()
     };
-    let refused = safari(Box::new(|path, reply| match reply {
+    let refused = safari(|path, reply| match reply {
         Reply::Hold if path.contains("/p") => Reply::Body(404, vec![]),
         reply => reply,
-    }));
+    });
     assert_eq!(refused, ["PH-01"]);
-    let broken = safari(Box::new(|path, reply| {
+    let broken = safari(|path, reply| {
         on_text(path, reply, |text| {
             text.replace("TYPE=PART,URI=\"", "TYPE=PART,URI=\"x")
         })
-    }));
+    });
     assert_eq!(broken, ["UP-06"]);
 }
 
