@@ -36,6 +36,21 @@ const PURE: &[&str] = &[
     "origin/src/control/model.rs",
     "origin/src/control/number.rs",
     "origin/src/control/ticket.rs",
+    "loadtest/src/address.rs",
+    "loadtest/src/arrival.rs",
+    "loadtest/src/content.rs",
+    "loadtest/src/limits.rs",
+    "loadtest/src/listing.rs",
+    "loadtest/src/listing",
+    "loadtest/src/moment.rs",
+    "loadtest/src/oracle.rs",
+    "loadtest/src/oracle",
+    "loadtest/src/rule.rs",
+    "loadtest/src/stamp.rs",
+    "loadtest/src/tally.rs",
+    "loadtest/src/ticket.rs",
+    "loadtest/src/viewer.rs",
+    "loadtest/src/viewer",
 ];
 
 /// What a pure file must not reach for.

@@ -1,0 +1,115 @@
+//! `compare`: the same load on several servers in turn.
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    output::Output,
+    view::{Crowd, Measure},
+};
+use crate::{
+    report::{self, Run},
+    run,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Servers as NAME=URL or NAME,PID=URL; the first is the measure of the others. `{}` as for `view`.
+    #[arg(required = true, value_parser = server)]
+    servers: Vec<Server>,
+    /// Rounds; of each server the run with the median p50 is told.
+    #[arg(long, default_value_t = 3)]
+    repeat: u32,
+    #[command(flatten)]
+    crowd: Crowd,
+    #[command(flatten)]
+    measure: Measure,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Server {
+    name: String,
+    pid: Option<u32>,
+    url: String,
+}
+
+fn server(text: &str) -> Result<Server, String> {
+    let expected = || format!("`{text}`: expected NAME=URL or NAME,PID=URL");
+    let (name, url) = text
+        .split_once('=')
+        .filter(|(_, url)| url.contains("://"))
+        .ok_or_else(expected)?;
+    let (name, pid) = match name.split_once(',') {
+        Some((name, pid)) => (name, Some(pid.parse().map_err(|_| expected())?)),
+        None => (name, None),
+    };
+    Ok(Server {
+        name: name.to_owned(),
+        pid,
+        url: url.to_owned(),
+    })
+}
+
+pub(super) async fn main(args: Args, interrupt: CancellationToken) -> anyhow::Result<bool> {
+    let mut rounds: Vec<Vec<Run>> = vec![Vec::new(); args.servers.len()];
+    'all: for round in 0..args.repeat.max(1) {
+        for (server, runs) in args.servers.iter().zip(&mut rounds) {
+            if interrupt.is_cancelled() {
+                break 'all;
+            }
+            let mut plan = args.measure.plan(args.crowd.audience(&server.url)?);
+            plan.name = server.name.clone();
+            plan.server_pid = server.pid;
+            plan.check_first &= round == 0;
+            let run = run::run(&plan, &interrupt).await.with_context(|| server.name.clone())?;
+            eprintln!(
+                "round {} {:<12} p50 {:.1?} p99 {:.1?}",
+                round + 1,
+                server.name,
+                run.total.latency.at(0.5),
+                run.total.latency.at(0.99)
+            );
+            runs.push(run);
+        }
+    }
+    let medians: Vec<Run> = rounds.into_iter().filter_map(median).collect();
+    println!("{}", report::comparison(&medians));
+    for run in medians.iter().filter(|run| run.harness_cpu_percent() > 95.0) {
+        println!(
+            "note: {}: the harness was at its limit; these times may be its own",
+            run.name
+        );
+    }
+    let kept = medians.iter().all(|run| run.total.broken.is_empty());
+    for run in &medians {
+        for (rule, broken) in &run.total.broken {
+            println!("{}: {} × {rule}", run.name, broken.count);
+        }
+    }
+    args.output.write("Comparison", &medians)?;
+    Ok(kept)
+}
+
+/// The run whose median latency is the median of all.
+fn median(mut runs: Vec<Run>) -> Option<Run> {
+    runs.sort_by_key(|run| run.total.latency.at(0.5));
+    let middle = runs.len() / 2;
+    (!runs.is_empty()).then(|| runs.swap_remove(middle))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_named_and_may_have_a_pid() {
+        let read = server("edge,42=http://h/app/s{}/index.m3u8?x=y").unwrap();
+        assert_eq!(
+            (read.name.as_str(), read.pid, read.url.as_str()),
+            ("edge", Some(42), "http://h/app/s{}/index.m3u8?x=y")
+        );
+        assert!(server("http://h/").is_err() && server("a,b=http://h/").is_err());
+    }
+}

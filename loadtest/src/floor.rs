@@ -1,0 +1,334 @@
+//! The floor: a server that gives the same content as [`crate::origin`] with as little work as the system allows.
+//!
+//! One thread, no cache, no upstream, responses laid out once per part, waiting viewers written to in one sweep. What an
+//! edge needs beyond this is its own doing: "close to the limit" becomes a ratio that can be measured.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    rc::Rc,
+};
+
+use bytes::Bytes;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    task::LocalSet,
+};
+use tokio_util::sync::CancellationToken;
+use weir_shared::hls::{
+    delta,
+    position::{Verdict, Want, answer},
+    reload::{Reload, Skip},
+    write,
+};
+
+use crate::{
+    clock,
+    content::{Content, Shape},
+};
+
+/// Longest request head, in bytes.
+const MAX_REQUEST_BYTES: usize = 8192;
+/// Answers that one connection may have waiting for its socket.
+const MAX_QUEUED: usize = 64;
+/// Parts whose completion is remembered.
+const REMEMBERED_PARTS: usize = 64;
+
+/// Serves until `stop`; `bound` is told the address. Blocks the calling thread.
+pub fn run(
+    listen: SocketAddr,
+    shape: Shape,
+    stop: CancellationToken,
+    bound: impl FnOnce(SocketAddr),
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, async {
+        let listener = TcpListener::bind(listen).await?;
+        bound(listener.local_addr()?);
+        let hub = Rc::new(Hub::new(Content::new(shape, clock::now())));
+        let ticker = hub.clone();
+        tokio::task::spawn_local(async move { ticker.tick().await });
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return Ok(()),
+            };
+            if let Ok((stream, _)) = accepted {
+                let _ = stream.set_nodelay(true);
+                let (hub, connection) = (hub.clone(), Rc::new(Connection::new(stream)));
+                tokio::task::spawn_local(async move {
+                    let _ = connection.serve(&hub).await;
+                    connection.gone.set(true);
+                });
+            }
+        }
+    })
+}
+
+/// What all connections share.
+struct Hub {
+    content: Content,
+    parts: Cell<u64>,
+    /// When the latest parts were complete, the newest last.
+    completed: RefCell<VecDeque<crate::moment::Moment>>,
+    waiting: RefCell<Vec<Waiting>>,
+    /// Laid-out playlist answers of the present state: rendition and delta → answer.
+    playlists: RefCell<Vec<((usize, bool), Bytes)>>,
+}
+
+struct Waiting {
+    connection: Rc<Connection>,
+    what: Asked,
+}
+
+#[derive(Clone, Copy)]
+enum Asked {
+    Playlist { rendition: usize, reload: Reload },
+    Part { stream: u32, rendition: usize, number: u64 },
+}
+
+struct Connection {
+    stream: TcpStream,
+    out: RefCell<VecDeque<Bytes>>,
+    blocked: Notify,
+    gone: Cell<bool>,
+}
+
+impl Hub {
+    fn new(content: Content) -> Self {
+        let parts = content.parts_at(clock::now());
+        Self {
+            content,
+            parts: Cell::new(parts),
+            completed: RefCell::default(),
+            waiting: RefCell::default(),
+            playlists: RefCell::default(),
+        }
+    }
+
+    async fn tick(&self) {
+        loop {
+            tokio::time::sleep_until(clock::instant(self.content.completes(self.parts.get()))).await;
+            let now = clock::now();
+            self.parts.set(self.parts.get() + 1);
+            self.playlists.borrow_mut().clear();
+            let mut completed = self.completed.borrow_mut();
+            completed.push_back(now);
+            if completed.len() > REMEMBERED_PARTS {
+                completed.pop_front();
+            }
+            drop(completed);
+            let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+            for one in waiting {
+                if !one.connection.gone.get() {
+                    self.answer(&one.connection, one.what);
+                }
+            }
+        }
+    }
+
+    /// Answers now, or when it is time.
+    fn answer(&self, connection: &Rc<Connection>, what: Asked) {
+        let parts = self.parts.get();
+        let edge = self.content.edge(parts);
+        match what {
+            Asked::Playlist { reload, .. } if answer(&edge, reload.want) == Verdict::TooFarAhead => {
+                connection.push([status("400 Bad Request")]);
+            }
+            Asked::Playlist { reload, .. } if answer(&edge, reload.want) == Verdict::Wait => {
+                self.wait(connection, what)
+            }
+            Asked::Playlist { rendition, reload } => {
+                connection.push([self.playlist(rendition, reload.skip == Skip::Yes)]);
+            }
+            Asked::Part { number, .. } if number == parts => self.wait(connection, what),
+            Asked::Part { number, .. } if !self.content.held(number, parts) => {
+                connection.push([status("404 Not Found")]);
+            }
+            Asked::Part {
+                stream,
+                rendition,
+                number,
+            } => {
+                let age = usize::try_from(parts - 1 - number).unwrap_or(usize::MAX);
+                let completed = self.completed.borrow();
+                let at = completed
+                    .len()
+                    .checked_sub(age.saturating_add(1))
+                    .and_then(|n| completed.get(n))
+                    .copied();
+                let body = self
+                    .content
+                    .part(stream, rendition, number, at.unwrap_or(self.content.completes(number)));
+                connection.push(media(body));
+            }
+        }
+    }
+
+    fn wait(&self, connection: &Rc<Connection>, what: Asked) {
+        let connection = connection.clone();
+        self.waiting.borrow_mut().push(Waiting { connection, what });
+    }
+
+    fn playlist(&self, rendition: usize, skip: bool) -> Bytes {
+        let mut made = self.playlists.borrow_mut();
+        if let Some((_, text)) = made.iter().find(|(key, _)| *key == (rendition, skip)) {
+            return text.clone();
+        }
+        let Some(name) = self.content.renditions().get(rendition) else {
+            return status("404 Not Found");
+        };
+        let full = self.content.playlist(name, self.parts.get());
+        let text = write::write(&if skip { delta::delta(&full) } else { full });
+        let answer = playlist(&text);
+        made.push(((rendition, skip), answer.clone()));
+        answer
+    }
+
+    /// `/app/s<n>/index.m3u8`, `/app/s<n>/d/<rendition>.m3u8`, `/app/s<n>/d/<epoch>/<rendition>/<object>`.
+    fn request(&self, connection: &Rc<Connection>, target: &str) {
+        if self.route(connection, target).is_none() {
+            connection.push([status("404 Not Found")]);
+        }
+    }
+
+    fn route(&self, connection: &Rc<Connection>, target: &str) -> Option<()> {
+        let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
+        let (key, rest) = path.strip_prefix("/app/")?.split_once('/')?;
+        let stream = self.content.stream(key)?;
+        let rendition = |name: &str| self.content.renditions().iter().position(|r| r.as_str() == name);
+        if rest == "index.m3u8" {
+            connection.push([playlist(&self.content.multivariant("d/"))]);
+            return Some(());
+        }
+        let mut steps = rest.strip_prefix("d/")?.split('/');
+        let first = steps.next()?;
+        if let Some(name) = first.strip_suffix(".m3u8") {
+            let reload = Reload::parse(query).unwrap_or(Reload {
+                want: Want::Now,
+                skip: Skip::No,
+            });
+            self.answer(
+                connection,
+                Asked::Playlist {
+                    rendition: rendition(name)?,
+                    reload,
+                },
+            );
+            return Some(());
+        }
+        let rendition = rendition(steps.next()?)?;
+        let file = steps.next()?;
+        if file.ends_with(".mp4") {
+            connection.push(media(vec![self.content.init()]));
+            return Some(());
+        }
+        let number = file.strip_prefix('p')?.strip_suffix(".m4s")?.parse().ok()?;
+        self.answer(
+            connection,
+            Asked::Part {
+                stream,
+                rendition,
+                number,
+            },
+        );
+        Some(())
+    }
+}
+
+impl Connection {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            out: RefCell::default(),
+            blocked: Notify::new(),
+            gone: Cell::new(false),
+        }
+    }
+
+    async fn serve(self: &Rc<Self>, hub: &Hub) -> io::Result<()> {
+        let mut request = Vec::with_capacity(512);
+        let mut piece = [0; 2048];
+        loop {
+            tokio::select! {
+                ready = self.stream.readable() => ready?,
+                () = self.blocked.notified() => {
+                    self.stream.writable().await?;
+                    self.flush();
+                    continue;
+                }
+            }
+            let got = match self.stream.try_read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(got) => got,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error),
+            };
+            request.extend_from_slice(piece.get(..got).unwrap_or(&[]));
+            while let Some(end) = request.windows(4).position(|w| w == b"\r\n\r\n") {
+                let head = String::from_utf8_lossy(request.get(..end).unwrap_or(&[])).into_owned();
+                request.drain(..end + 4);
+                match head.strip_prefix("GET ").and_then(|rest| rest.split(' ').next()) {
+                    Some(target) => hub.request(self, target),
+                    None => return Ok(()),
+                }
+            }
+            if request.len() > MAX_REQUEST_BYTES || self.out.borrow().len() > MAX_QUEUED {
+                return Ok(());
+            }
+        }
+    }
+
+    fn push(&self, pieces: impl IntoIterator<Item = Bytes>) {
+        self.out.borrow_mut().extend(pieces);
+        self.flush();
+    }
+
+    /// Writes what the socket takes.
+    fn flush(&self) {
+        let mut out = self.out.borrow_mut();
+        while !out.is_empty() {
+            let slices: Vec<_> = out.iter().take(8).map(|piece| IoSlice::new(piece)).collect();
+            match self.stream.try_write_vectored(&slices) {
+                Ok(mut written) => {
+                    while let Some(first) = out.front_mut() {
+                        if written < first.len() {
+                            let _ = first.split_to(written);
+                            break;
+                        }
+                        written -= first.len();
+                        out.pop_front();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.blocked.notify_one(),
+                Err(_) => return out.clear(),
+            }
+        }
+    }
+}
+
+fn playlist(text: &str) -> Bytes {
+    let length = text.len();
+    format!("HTTP/1.1 200 OK\r\nContent-Type: application/vnd.apple.mpegurl\r\nContent-Length: {length}\r\n\r\n{text}")
+        .into()
+}
+
+fn media(mut body: Vec<Bytes>) -> Vec<Bytes> {
+    let length: usize = body.iter().map(Bytes::len).sum();
+    let mut head =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+    // Head and stamp in one piece: one slice less per write.
+    head.extend_from_slice(body.first().map_or(&[], |first| first));
+    if let Some(first) = body.first_mut() {
+        *first = head.into();
+    }
+    body
+}
+
+fn status(line: &str) -> Bytes {
+    format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n").into()
+}

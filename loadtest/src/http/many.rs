@@ -1,0 +1,285 @@
+//! One viewer's connection over HTTP/2 or HTTP/3: one, shared by its requests, each a small local task.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes};
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    net::TcpStream,
+    sync::OnceCell,
+    task::{AbortHandle, JoinSet},
+};
+use tokio_rustls::TlsConnector;
+
+use super::{Done, Protocol, Response, Sink, Target};
+use crate::{
+    clock,
+    viewer::{Failure, RequestId},
+};
+
+/// A connection without a sign of life for this long is gone.
+const IDLE_LIMIT: Duration = Duration::from_secs(20);
+
+type H3Sender = h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>;
+
+/// One viewer's connection and the requests on it.
+pub struct Wire {
+    target: Arc<Target>,
+    hash: bool,
+    connection: Rc<RefCell<Rc<OnceCell<Sender>>>>,
+    requests: JoinSet<Done>,
+    aborts: HashMap<RequestId, AbortHandle>,
+}
+
+#[derive(Clone)]
+enum Sender {
+    H2(http2::SendRequest<Empty<Bytes>>),
+    H3(H3Sender),
+}
+
+impl Wire {
+    pub(super) fn new(target: Arc<Target>, hash: bool) -> Self {
+        Self {
+            target,
+            hash,
+            connection: Rc::default(),
+            requests: JoinSet::new(),
+            aborts: HashMap::new(),
+        }
+    }
+
+    pub(super) fn send(&mut self, id: RequestId, path: &str, is_text: bool) {
+        let (target, connection) = (self.target.clone(), self.connection.clone());
+        let (path, hash) = (path.to_owned(), self.hash);
+        let abort = self.requests.spawn_local(async move {
+            let cell = connection.borrow().clone();
+            let result = exchange(&target, &cell, &path, Sink::new(is_text, hash)).await;
+            if matches!(result, Err(Failure::Reset | Failure::Connect(_))) {
+                // The next request finds a fresh connection, unless another made one already.
+                let mut current = connection.borrow_mut();
+                if Rc::ptr_eq(&current, &cell) {
+                    *current = Rc::default();
+                }
+            }
+            Done { id, result }
+        });
+        self.aborts.insert(id, abort);
+    }
+
+    pub(super) fn cancel(&mut self, id: RequestId) {
+        if let Some(abort) = self.aborts.remove(&id) {
+            abort.abort();
+        }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+        loop {
+            match self.requests.poll_join_next(cx) {
+                Poll::Ready(Some(Ok(done))) => {
+                    if self.aborts.remove(&done.id).is_some() {
+                        return Poll::Ready(done);
+                    }
+                }
+                // Cancelled.
+                Poll::Ready(Some(Err(_))) => {}
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+async fn exchange(target: &Arc<Target>, cell: &OnceCell<Sender>, path: &str, sink: Sink) -> Result<Response, Failure> {
+    let sender = cell
+        .get_or_try_init(|| connect(target))
+        .await
+        .map_err(|error| Failure::Connect(error.into()))?;
+    let scheme = if target.tls.is_some() { "https" } else { "http" };
+    let request = Request::builder()
+        .uri(format!("{scheme}://{}{path}", target.authority))
+        .header("accept-encoding", "gzip");
+    match sender.clone() {
+        Sender::H2(mut sender) => {
+            let request = request
+                .body(Empty::new())
+                .map_err(|_| Failure::Garbage("a path that is no URI"))?;
+            h2(sender.send_request(request).await.map_err(|_| Failure::Reset)?, sink).await
+        }
+        Sender::H3(sender) => {
+            let request = request
+                .body(())
+                .map_err(|_| Failure::Garbage("a path that is no URI"))?;
+            h3(sender, request, sink).await
+        }
+    }
+}
+
+async fn h2(response: http::Response<hyper::body::Incoming>, mut sink: Sink) -> Result<Response, Failure> {
+    let first_byte = clock::now();
+    let (head, mut body) = response.into_parts();
+    let mut got = 0;
+    while let Some(frame) = body.frame().await {
+        let announced = announced(&head.headers);
+        let frame = frame.map_err(|_| truncated(got, announced))?;
+        if let Some(data) = frame.data_ref() {
+            got += data.len() as u64;
+            sink.take(data, announced == Some(got))?;
+        }
+    }
+    Ok(whole(head.status, &head.headers, sink, first_byte))
+}
+
+async fn h3(mut sender: H3Sender, request: Request<()>, mut sink: Sink) -> Result<Response, Failure> {
+    let mut stream = sender.send_request(request).await.map_err(|_| Failure::Reset)?;
+    stream.finish().await.map_err(|_| Failure::Reset)?;
+    let head = stream.recv_response().await.map_err(|_| Failure::Reset)?;
+    let first_byte = clock::now();
+    let announced = announced(head.headers());
+    let mut got = 0;
+    loop {
+        match stream.recv_data().await {
+            Ok(Some(mut data)) => {
+                while data.has_remaining() {
+                    let piece = data.chunk();
+                    let length = piece.len();
+                    got += length as u64;
+                    sink.take(piece, announced == Some(got))?;
+                    data.advance(length);
+                }
+            }
+            Ok(None) => break,
+            Err(_) => return Err(truncated(got, announced)),
+        }
+    }
+    if announced.is_some_and(|announced| announced != got) {
+        return Err(truncated(got, announced));
+    }
+    Ok(whole(head.status(), head.headers(), sink, first_byte))
+}
+
+fn announced(headers: &http::HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn truncated(got: u64, announced: Option<u64>) -> Failure {
+    Failure::Truncated {
+        got,
+        announced: announced.unwrap_or(got + 1),
+    }
+}
+
+fn whole(
+    status: http::StatusCode,
+    headers: &http::HeaderMap,
+    sink: Sink,
+    first_byte: crate::moment::Moment,
+) -> Response {
+    let header = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &http::HeaderValue| value.to_str().ok())
+    };
+    let (text, media) = sink.finish();
+    Response {
+        status: status.as_u16(),
+        location: header(http::header::LOCATION).map(str::to_owned),
+        gzip: header(http::header::CONTENT_ENCODING) == Some("gzip"),
+        text,
+        media,
+        first_byte,
+        at: clock::now(),
+    }
+}
+
+async fn connect(target: &Arc<Target>) -> Result<Sender, String> {
+    match target.protocol {
+        Protocol::H3 => connect_h3(target).await,
+        Protocol::H1 | Protocol::H2 => connect_h2(target).await,
+    }
+}
+
+async fn connect_h2(target: &Target) -> Result<Sender, String> {
+    let stream = TcpStream::connect(target.address).await.map_err(|e| e.to_string())?;
+    stream.set_nodelay(true).map_err(|e| e.to_string())?;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    // Room for a whole part of any usual bitrate, as browsers give.
+    builder
+        .initial_stream_window_size(6 << 20)
+        .initial_connection_window_size(15 << 20);
+    let sender = match &target.tls {
+        None => {
+            let (sender, driver) = builder
+                .handshake(TokioIo::new(stream))
+                .await
+                .map_err(|e| e.to_string())?;
+            tokio::task::spawn_local(driver);
+            sender
+        }
+        Some(config) => {
+            let connector = TlsConnector::from(config.clone());
+            let stream = connector
+                .connect(target.server_name.clone(), stream)
+                .await
+                .map_err(|e| e.to_string())?;
+            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                return Err("the server does not speak HTTP/2: use --protocol h1".to_owned());
+            }
+            let (sender, driver) = builder
+                .handshake(TokioIo::new(stream))
+                .await
+                .map_err(|e| e.to_string())?;
+            tokio::task::spawn_local(driver);
+            sender
+        }
+    };
+    Ok(Sender::H2(sender))
+}
+
+thread_local! {
+    /// One UDP socket per thread carries all its viewers, as one QUIC endpoint may.
+    static ENDPOINT: OnceCell<quinn::Endpoint> = const { OnceCell::const_new() };
+}
+
+async fn connect_h3(target: &Target) -> Result<Sender, String> {
+    let tls = target.tls.as_ref().ok_or("h3 needs https://")?;
+    let endpoint = ENDPOINT.with(|cell| match cell.get() {
+        Some(endpoint) => Ok(endpoint.clone()),
+        None => {
+            let any: SocketAddr = match target.address {
+                SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+                SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+            };
+            let endpoint = quinn::Endpoint::client(any).map_err(|e| e.to_string())?;
+            let _ = cell.set(endpoint.clone());
+            Ok::<_, String>(endpoint)
+        }
+    })?;
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls.clone()).map_err(|e| e.to_string())?;
+    let mut transport = quinn::TransportConfig::default();
+    let idle = quinn::IdleTimeout::try_from(IDLE_LIMIT).map_err(|e| e.to_string())?;
+    transport
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(IDLE_LIMIT / 4));
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport));
+    let name = target.url.host_str().unwrap_or("localhost");
+    let connecting = endpoint
+        .connect_with(config, target.address, name)
+        .map_err(|e| e.to_string())?;
+    let connection = connecting.await.map_err(|e| e.to_string())?;
+    let (mut driver, sender) = h3::client::new(h3_quinn::Connection::new(connection))
+        .await
+        .map_err(|e| e.to_string())?;
+    tokio::task::spawn_local(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
+    Ok(Sender::H3(sender))
+}
