@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use http::StatusCode;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use weir_edge::Edge;
-use weir_loadtest::synthetic::Synthetic;
+use weir_loadtest::{publisher::PublishError, synthetic::Synthetic};
 use weir_origin::app::Origin;
 use weir_shared::media::time::Timescale;
 use weir_tests::{
@@ -165,7 +165,8 @@ async fn a_second_publisher_takes_over_from_a_ghost() -> anyhow::Result<()> {
     site.get("/app/show/index.m3u8").await?;
     let before = site.playlist("show", "video").await?;
     let heir = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
-    assert!(ghost.until_told_to_go().await.is_err(), "the first one is told to go");
+    let told = ghost.until_told_to_go().await.expect_err("the first one is told to go");
+    assert!(told.is::<PublishError>(), "{told}");
     let deadline = Instant::now() + Duration::from_secs(10);
     let after = loop {
         let reply = site.get("/app/show/d/video.m3u8").await?;
