@@ -1,6 +1,10 @@
 #!/usr/bin/env node
 // An origin dies under a viewer: two programs, two configuration files, ffmpeg pushing in a reconnect loop, and a stock player that must
 // go on by itself, at the same address and without a page reload, once the origin is back.
+//
+// What stock players do: hls.js 1.7, media-chrome and video.js go on with the first segment of the new life, about four seconds after the
+// kill when the origin is away for one, the encoder for another, and a segment is two long. Shaka 5.2 asks for the part that the old life
+// hinted, and for nothing else, until its whole playlist window has passed. All of them keep their position and their page.
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import os from "node:os";
@@ -98,11 +102,11 @@ async function lives(url) {
 }
 
 async function run(folder) {
-  const [originHttp, rtmp, originAdmin, edgeHttp, edgeAdmin] = await freePorts(5);
+  const [originHttp, rtmp, originAdmin, edgeHttp, edgeHttps, edgeAdmin] = await freePorts(6);
   const at = (port) => `{ listen: "127.0.0.1:${port}" }`;
   const [originFile, edgeFile] = [path.join(folder, "origin.yaml"), path.join(folder, "edge.yaml")];
   await writeFile(originFile, `http: ${at(originHttp)}\nrtmp: ${at(rtmp)}\nadmin: ${at(originAdmin)}\nstreams:\n  - key: ${KEY}\n`);
-  await writeFile(edgeFile, `http: ${at(edgeHttp)}\nadmin: ${at(edgeAdmin)}\norigins:\n  - "http://127.0.0.1:${originHttp}"\n`);
+  await writeFile(edgeFile, `http: ${at(edgeHttp)}\nhttps: ${at(edgeHttps)}\nadmin: ${at(edgeAdmin)}\norigins:\n  - "http://127.0.0.1:${originHttp}"\n`);
   const startOrigin = () => new Process("origin", options.origin, ["--config", originFile]);
 
   const first = startOrigin();
