@@ -143,8 +143,8 @@ impl Create {
             "protocols",
             Some(json!(self.protocols)).filter(|_| !self.protocols.is_empty()),
         );
-        set("signedPlayback", self.signed.then(|| json!(true)));
-        set("backstage", self.backstage.then(|| json!(true)));
+        set("signedPlayback", self.signed.then_some(json!(true)));
+        set("backstage", self.backstage.then_some(json!(true)));
         set("metadata", self.metadata);
         let stream = self
             .connection

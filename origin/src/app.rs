@@ -25,6 +25,7 @@ use crate::{
     control::{
         addresses::{AddressBook, Addresses},
         api::{self, ApiState},
+        metrics::ControlMetrics,
         model::DEFAULT,
         node::News,
         service::Control,
@@ -85,7 +86,9 @@ impl Origin {
         let media = Arc::new(node::MediaNode::new(registry.clone(), known));
         let name = config.control.node.clone().unwrap_or_else(|| node_name(&http));
         let outside = Outside::new(&config, &store, &name, reachable(&http)?, &prometheus, stop.clone())?;
-        let control = Control::new(store, media, outside.outbox(), &name);
+        let counts = ControlMetrics::new()?;
+        counts.register(&prometheus)?;
+        let control = Control::new(store, media, outside.outbox(), counts.clone(), &name);
         let seeds: Vec<_> = config.streams.iter().map(|s| s.key.clone()).collect();
         control.seed_streams(&DEFAULT.parse()?, &seeds).await?;
         control.recover().await?;
@@ -113,7 +116,7 @@ impl Origin {
             tasks: tasks.clone(),
             registry: registry.clone(),
         };
-        tasks.spawn(api::serve(api, router, drain.clone()));
+        tasks.spawn(api::serve(api, router, counts, drain.clone()));
         let ingest = rtmp::Config::default();
         ingest.metrics.register(&prometheus)?;
         let door = Arc::new(RegistryDoor(registry.clone()));

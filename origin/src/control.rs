@@ -11,6 +11,7 @@ pub mod directory;
 pub mod events;
 pub mod guard;
 pub mod lifecycle;
+pub mod metrics;
 pub mod model;
 pub mod node;
 pub mod notice;

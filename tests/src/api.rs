@@ -11,6 +11,7 @@ use tower::ServiceExt as _;
 use weir_origin::control::{
     addresses::{AddressBook, Addresses},
     api::{self, ApiState},
+    metrics::ControlMetrics,
     model::{Scope, Stream},
     node::{Health, Node, StreamPolicy},
     notice::{Later, Notice, Outbox},
@@ -120,7 +121,13 @@ impl Api {
     pub async fn over(store: Store) -> anyhow::Result<Self> {
         let node = Arc::new(Remembering::default());
         let outbox = Arc::new(Told::default());
-        let control = Control::new(store, node.clone(), outbox.clone(), "test-origin");
+        let control = Control::new(
+            store,
+            node.clone(),
+            outbox.clone(),
+            ControlMetrics::new()?,
+            "test-origin",
+        );
         let key = control.first_key().await?.unwrap_or_default();
         let addresses = Addresses {
             host: "live.example.com".into(),

@@ -340,6 +340,40 @@ async fn a_broadcast_is_seen_in_the_api_from_the_push_to_the_end() -> anyhow::Re
 }
 
 #[tokio::test]
+async fn news_that_come_together_are_written_together_and_in_order() -> anyhow::Result<()> {
+    for api in apis().await? {
+        let (one, one_path) = api.stream(json!({"streamKey": "one"})).await?;
+        let (two, two_path) = api.stream(json!({"streamKey": "two"})).await?;
+        let (off, off_path) = api.stream(json!({"streamKey": "off", "active": false})).await?;
+        let group = [
+            news(&one["streamKey"], Happening::Connected(Slot::Primary)),
+            news(&off["streamKey"], Happening::Connected(Slot::Primary)),
+            news(&json!("unknown"), Happening::Connected(Slot::Primary)),
+            news(&two["streamKey"], Happening::Connected(Slot::Backup)),
+            news(&one["streamKey"], Happening::Left(Slot::Primary)),
+            news(&off["streamKey"], Happening::Left(Slot::Primary)),
+        ];
+        let refused = api.control.hear_all(&group).await;
+        let keys: Vec<_> = refused.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["off"], "one stream's refusal is not the others'");
+        assert_eq!(api.node.take(), ["kick off"]);
+        let state = async |path: &str| -> anyhow::Result<(Value, Value, Value)> {
+            let read = api.get(path).await?.json;
+            Ok((read["status"].clone(), read["live"].clone(), read["backupLive"].clone()))
+        };
+        assert_eq!(
+            state(&one_path).await?,
+            (json!("LIVE"), json!(false), json!(false)),
+            "came and went: grace"
+        );
+        assert_eq!(state(&two_path).await?, (json!("LIVE"), json!(false), json!(true)));
+        assert_eq!(state(&off_path).await?, (json!("IDLE"), json!(false), json!(false)));
+        assert_eq!(api.get(&format!("{STREAMS}?status=LIVE")).await?.json["total"], 2);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn switching_a_live_stream_off_cuts_its_publisher() -> anyhow::Result<()> {
     for api in apis().await? {
         let (made, path) = api.stream(json!({"streamKey": "show"})).await?;
@@ -407,6 +441,7 @@ async fn an_origin_that_lost_its_stream_can_write_nothing_about_it() -> anyhow::
             tokyo.control.store.clone(),
             tokyo.node.clone(),
             tokyo.outbox.clone(),
+            tokyo.control.metrics.clone(),
             "tokyo",
         );
         let connected = news(&made["streamKey"], Happening::Connected(Slot::Primary));

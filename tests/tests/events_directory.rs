@@ -17,6 +17,7 @@ use weir_origin::{
     control::{
         api, directory,
         lifecycle::{Event, Phase, Slot},
+        metrics::ControlMetrics,
         node::{Happening, News},
         service::NewStream,
         store::{self, Claim},
@@ -67,7 +68,7 @@ impl Fleet {
             name: "paris".to_owned(),
             url: "http://10.0.0.5:8081".to_owned(),
         };
-        let served = api::serve(listener, directory.router(), drain.clone());
+        let served = api::serve(listener, directory.router(), ControlMetrics::new()?, drain.clone());
         let tasks = [tokio::spawn(served), tokio::spawn(directory.run(node))].map(AbortOnDropHandle::new);
         Ok(Self {
             addr,

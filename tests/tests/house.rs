@@ -19,6 +19,10 @@ const PURE: &[&str] = &[
     "origin/src/ingest/timeline.rs",
     "origin/src/ingest/rtmp/chunk.rs",
     "origin/src/ingest/rtmp/amf0.rs",
+    "origin/src/control/lifecycle.rs",
+    "origin/src/control/model.rs",
+    "origin/src/control/number.rs",
+    "origin/src/control/ticket.rs",
 ];
 
 /// What a pure file must not reach for.

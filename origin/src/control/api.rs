@@ -16,11 +16,15 @@ mod serve;
 mod streams;
 pub mod view;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Request, State},
+    middleware::Next,
     response::{Html, IntoResponse, Response},
     routing::get,
 };
@@ -41,6 +45,9 @@ use self::problem::Problem;
 use super::{addresses::AddressBook, service::Control};
 
 pub use serve::serve;
+
+/// Longest time a call may take, its body's arrival included. Work in the store that is under way is rolled back.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What every call has at hand.
 #[derive(Clone)]
@@ -105,7 +112,7 @@ pub fn router(calls: OpenApiRouter<ApiState>, state: ApiState) -> Router {
         .route("/docs", get(docs))
         .fallback(async || Problem::not_found("there is no such address; see /openapi.json"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(axum::middleware::map_response(guarded))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), around))
         .with_state(state)
 }
 
@@ -126,12 +133,20 @@ async fn docs(State(_): State<ApiState>) -> Response {
     response
 }
 
-/// Answers hold secrets: nobody on the way keeps them.
-async fn guarded(mut response: Response) -> Response {
+/// Around every call: a limit of time, a count, and headers that keep answers, which hold secrets, out of caches.
+async fn around(State(api): State<ApiState>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let mut response = match tokio::time::timeout(CALL_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::unavailable().into_response(),
+    };
     let headers = response.headers_mut();
     headers
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    api.control
+        .metrics
+        .answered(response.status(), started.elapsed().as_secs_f64());
     response
 }

@@ -14,6 +14,7 @@ use weir_shared::id::{InvalidName, ProjectId, StreamId, StreamKey};
 
 use super::{
     lifecycle::{Action, IllegalMove, Step},
+    metrics::ControlMetrics,
     model::{Limits, Scope, Stream},
     node::{Node, StreamPolicy},
     notice::{Notice, Outbox},
@@ -70,17 +71,45 @@ pub struct Control {
     outbox: Arc<dyn Outbox>,
     /// This node's name in leases.
     name: String,
-    /// Streams that are live here, with the lease that lets this node write their state.
-    owned: DashMap<StreamKey, Lease>,
+    pub metrics: ControlMetrics,
+    /// Streams that are live here.
+    owned: DashMap<StreamKey, Owned>,
+}
+
+/// A stream that this node publishes.
+#[derive(Debug, Clone)]
+struct Owned {
+    /// Lets this node write the stream's state.
+    lease: Lease,
+    expires: Millis,
+    /// When its grace time is over.
+    timeout: Option<Millis>,
+}
+
+impl Owned {
+    fn new(lease: Lease, expires: Millis) -> Self {
+        Self {
+            lease,
+            expires,
+            timeout: None,
+        }
+    }
 }
 
 impl Control {
     /// `name` is unique in the fleet and the same after a restart.
-    pub fn new(store: Store, node: Arc<dyn Node>, outbox: Arc<dyn Outbox>, name: &str) -> Arc<Self> {
+    pub fn new(
+        store: Store,
+        node: Arc<dyn Node>,
+        outbox: Arc<dyn Outbox>,
+        metrics: ControlMetrics,
+        name: &str,
+    ) -> Arc<Self> {
         Arc::new(Self {
             store,
             node,
             outbox,
+            metrics,
             name: name.to_owned(),
             owned: DashMap::new(),
         })

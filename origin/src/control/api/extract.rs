@@ -2,6 +2,8 @@
 //!
 //! Before this: `api.rs`, the router. After this: the calls.
 
+use std::time::Duration;
+
 use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, Request};
 use http::{
     HeaderMap,
@@ -24,6 +26,8 @@ use crate::control::{
 
 /// Largest request body, in bytes.
 pub const BODY_BYTES: usize = 1 << 20;
+/// Time for a body to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest API key and Idempotency-Key, in bytes.
 const KEY_BYTES: usize = 255;
 
@@ -204,10 +208,12 @@ async fn body(request: Request) -> Result<bytes::Bytes, Problem> {
     if told.is_some_and(|length| length > BODY_BYTES) {
         return Err(Problem::too_large(BODY_BYTES));
     }
-    match Limited::new(request.into_body(), BODY_BYTES).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::too_large(BODY_BYTES)),
-        Err(_) => Err(Problem::bad_request("the body ended early".to_owned())),
+    let arrival = Limited::new(request.into_body(), BODY_BYTES).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, arrival).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::too_large(BODY_BYTES)),
+        Ok(Err(_)) => Err(Problem::bad_request("the body ended early".to_owned())),
+        Err(_) => Err(Problem::bad_request("the body took too long to arrive".to_owned())),
     }
 }
 

@@ -19,6 +19,8 @@ use tokio::{
 };
 use weir_shared::serve::drain::Drain;
 
+use crate::control::metrics::ControlMetrics;
+
 /// Connections open at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 1024;
 /// Time for a request's head to arrive.
@@ -31,7 +33,7 @@ const H2_HEADER_BYTES: u32 = 16 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until draining begins; calls under way are answered.
-pub async fn serve(listener: TcpListener, router: Router, drain: Drain) {
+pub async fn serve(listener: TcpListener, router: Router, metrics: ControlMetrics, drain: Drain) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let slot = tokio::select! {
@@ -46,9 +48,11 @@ pub async fn serve(listener: TcpListener, router: Router, drain: Drain) {
         match accepted {
             Ok((stream, _)) => {
                 let (router, drain) = (router.clone(), drain.clone());
-                let alive = drain.connection();
+                let (alive, open) = (drain.connection(), metrics.connections.clone());
+                open.inc();
                 tokio::spawn(async move {
                     connection(stream, router, drain).await;
+                    open.dec();
                     drop((slot, alive));
                 });
             }

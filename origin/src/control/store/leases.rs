@@ -4,6 +4,8 @@
 //! whatever the clocks say. The expiry only says when an owner that went silent may be replaced; it is compared between
 //! machines, so origins of one fleet keep their clocks within a second (NTP).
 
+use std::collections::BTreeSet;
+
 use sqlx::Row as _;
 use weir_shared::id::StreamKey;
 
@@ -40,7 +42,7 @@ const CONFIRM: &str =
     "UPDATE leases SET expires_at = expires_at WHERE stream_key = $1 AND owner = $2 AND generation = $3";
 
 impl Store {
-    /// Makes `owner` the stream's owner for `ttl` milliseconds. [`StoreError::NotOwner`] when another origin has it.
+    /// [`Tx::take_lease`] in a unit of work of its own.
     pub async fn take_lease(
         &self,
         key: &StreamKey,
@@ -50,39 +52,51 @@ impl Store {
         ttl: Millis,
     ) -> Result<Lease, StoreError> {
         let mut tx = self.begin().await?;
-        let row = sqlx::query(TAKE)
-            .bind(key.as_str().to_owned())
-            .bind(owner.to_owned())
-            .bind(now.saturating_add(ttl))
-            .bind(now)
-            .bind(i64::from(claim == Claim::TakeOver))
-            .fetch_optional(tx.connection())
-            .await?;
-        let generation = row.ok_or(StoreError::NotOwner)?.try_get("generation")?;
-        tx.note_change(key);
+        let lease = tx.take_lease(key, owner, claim, now, ttl).await?;
         tx.commit().await?;
-        Ok(Lease {
-            key: key.clone(),
-            owner: owner.to_owned(),
-            generation,
-        })
+        Ok(lease)
     }
 
-    /// Keeps a lease for another `ttl` milliseconds from `now`.
-    pub async fn renew_lease(&self, lease: &Lease, now: Millis, ttl: Millis) -> Result<(), StoreError> {
+    /// Keeps leases for another `ttl` milliseconds from `now`; says which ones are lost.
+    pub async fn renew_leases(
+        &self,
+        leases: &[Lease],
+        now: Millis,
+        ttl: Millis,
+    ) -> Result<BTreeSet<StreamKey>, StoreError> {
         let mut tx = self.begin().await?;
-        let renewed =
-            sqlx::query("UPDATE leases SET expires_at = $1 WHERE stream_key = $2 AND owner = $3 AND generation = $4")
-                .bind(now.saturating_add(ttl))
-                .bind(lease.key.as_str().to_owned())
-                .bind(lease.owner.clone())
-                .bind(lease.generation)
-                .execute(tx.connection())
-                .await?;
-        if renewed.rows_affected() == 0 {
-            return Err(StoreError::NotOwner);
+        let mut lost = BTreeSet::new();
+        // Always in the same order: nobody waits in a circle.
+        let mut leases: Vec<&Lease> = leases.iter().collect();
+        leases.sort_by(|a, b| a.key.cmp(&b.key));
+        for lease in leases {
+            let renewed = sqlx::query(
+                "UPDATE leases SET expires_at = $1 WHERE stream_key = $2 AND owner = $3 AND generation = $4",
+            )
+            .bind(now.saturating_add(ttl))
+            .bind(lease.key.as_str().to_owned())
+            .bind(lease.owner.clone())
+            .bind(lease.generation)
+            .execute(tx.connection())
+            .await?;
+            if renewed.rows_affected() == 0 {
+                lost.insert(lease.key.clone());
+            }
         }
-        tx.commit().await
+        tx.commit().await?;
+        Ok(lost)
+    }
+
+    /// Keeps one lease for another `ttl` milliseconds from `now`.
+    pub async fn renew_lease(&self, lease: &Lease, now: Millis, ttl: Millis) -> Result<(), StoreError> {
+        match self
+            .renew_leases(std::slice::from_ref(lease), now, ttl)
+            .await?
+            .is_empty()
+        {
+            true => Ok(()),
+            false => Err(StoreError::NotOwner),
+        }
     }
 
     /// Gives a lease back, so that another origin need not wait for its end. The row stays: generations never go back.
@@ -102,6 +116,32 @@ impl Store {
 }
 
 impl Tx {
+    /// Makes `owner` the stream's owner for `ttl` milliseconds. [`StoreError::NotOwner`] when another origin has it.
+    pub async fn take_lease(
+        &mut self,
+        key: &StreamKey,
+        owner: &str,
+        claim: Claim,
+        now: Millis,
+        ttl: Millis,
+    ) -> Result<Lease, StoreError> {
+        let row = sqlx::query(TAKE)
+            .bind(key.as_str().to_owned())
+            .bind(owner.to_owned())
+            .bind(now.saturating_add(ttl))
+            .bind(now)
+            .bind(i64::from(claim == Claim::TakeOver))
+            .fetch_optional(self.connection())
+            .await?;
+        let generation = row.ok_or(StoreError::NotOwner)?.try_get("generation")?;
+        self.note_change(key);
+        Ok(Lease {
+            key: key.clone(),
+            owner: owner.to_owned(),
+            generation,
+        })
+    }
+
     /// Fails unless the lease is still the newest. Until this unit of work is over nobody else can take it.
     pub async fn confirm_lease(&mut self, lease: &Lease) -> Result<(), StoreError> {
         let held = sqlx::query(CONFIRM)
