@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, error::ErrorKind};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -90,7 +90,8 @@ const DEMO_KEY: &str = "demo";
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     log::init(false);
-    let config = configuration(&args)?;
+    let config = configuration(&args)
+        .unwrap_or_else(|error| clap::Error::raw(ErrorKind::ValueValidation, format!("{error}\n")).exit());
     if args.check {
         println!("the configuration is valid");
         return Ok(());
@@ -149,6 +150,9 @@ fn configuration(args: &Args) -> anyhow::Result<Config> {
             &mut config.origin.api.listen,
         ] {
             place(listen, args);
+        }
+        if let Some(rtmps) = &mut config.origin.rtmps {
+            place(&mut rtmps.listen, args);
         }
         config.edge.place(|listen| place(listen, args));
     }

@@ -38,6 +38,8 @@ const NEGATIVE_ENTRIES: u64 = 10_000;
 const SHORT_LIFE: Duration = Duration::from_millis(500);
 /// Multivariant playlists kept.
 const SHORT_ENTRIES: u64 = 10_000;
+/// Fetches that one request takes part in, at most.
+const TRIES: usize = 2;
 /// Fetches under way at once.
 const MAX_FLIGHTS: usize = 10_000;
 
@@ -157,7 +159,7 @@ impl Store {
             return found;
         }
         let mut outcome = Err(Absent::Upstream(UpstreamError::Broken));
-        for _ in 0..2 {
+        for _ in 0..TRIES {
             let (flight, mut landing) = self.join_or_lead(&key, kind)?;
             let landed = landing.wait_for(Option::is_some).await;
             outcome = match landed.as_deref() {
@@ -165,8 +167,15 @@ impl Store {
                 // The leader died (a panic, say): lead the next try.
                 _ => continue,
             };
-            let asked_too_early = matches!(outcome, Err(Absent::Refused { .. })) && flight == Flight::Joined;
-            if !(kind == Kind::Listed && asked_too_early) {
+            let again = match &outcome {
+                Ok(_) => false,
+                // Whoever asked too early takes nothing from those who ask in time.
+                Err(Absent::Refused { .. }) => kind == Kind::Listed && flight == Flight::Joined,
+                // Cut in the middle: of all who waited one asks again.
+                Err(Absent::Upstream(error)) => *error == UpstreamError::Broken,
+                Err(Absent::Shed | Absent::Ending) => false,
+            };
+            if !again {
                 break;
             }
         }

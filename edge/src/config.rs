@@ -29,12 +29,14 @@ pub struct Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
+    #[serde(deserialize_with = "weir_shared::config::listen_address")]
     pub listen: SocketAddr,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Https {
+    #[serde(deserialize_with = "weir_shared::config::listen_address")]
     pub listen: SocketAddr,
     /// PEM files. Neither: a self-signed certificate for development.
     #[serde(default)]

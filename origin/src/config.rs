@@ -7,20 +7,28 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-use weir_shared::{
-    config::{Fault, HumanDuration, Validate},
-    id::StreamKey,
-};
+mod ingest;
 
-use crate::{live::pipeline, live::registry, package::segmenter::Targets};
+use serde::{Deserialize, Serialize};
+use weir_shared::config::{Fault, HumanDuration, Validate};
+
+use crate::{ingest::catalog::Catalog, live::pipeline, live::registry, package::segmenter::Targets};
+
+pub use ingest::{Backup, Rtmp, Rtmps, Stream, Tls, Webhook};
 
 /// Everything an origin needs to know. Every key has a default but none is unknown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub http: Listen,
-    pub rtmp: Listen,
+    /// Where encoders push.
+    pub rtmp: Rtmp,
+    /// The same over TLS.
+    pub rtmps: Option<Rtmps>,
+    /// The certificate of every TLS port.
+    pub tls: Tls,
+    /// Asked about every publish, after its credentials were right.
+    pub admission_webhook: Option<Webhook>,
     pub admin: Listen,
     /// The REST API: a port of its own, because its answers hold secrets.
     pub api: Listen,
@@ -38,6 +46,7 @@ pub struct Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
+    #[serde(deserialize_with = "weir_shared::config::listen_address")]
     pub listen: SocketAddr,
 }
 
@@ -78,12 +87,6 @@ pub struct Control {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stream {
-    pub key: StreamKey,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Packaging {
     pub part_target: HumanDuration,
@@ -100,7 +103,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             http: Listen::local(8081),
-            rtmp: Listen::local(1935),
+            rtmp: Rtmp::default(),
+            rtmps: None,
+            tls: Tls::default(),
+            admission_webhook: None,
             admin: Listen::local(9081),
             api: Listen::local(8082),
             database: Database::default(),
@@ -134,10 +140,9 @@ impl Packaging {
 }
 
 impl Config {
-    pub fn policy(&self) -> registry::Policy {
+    pub fn policy(&self, catalog: Arc<Catalog>) -> registry::Policy {
         registry::Policy {
-            known: Arc::new(self.streams.iter().map(|s| s.key.clone()).collect()),
-            any_key: self.any_key,
+            catalog,
             max_streams: self.max_streams,
             linger: self.packaging.linger.0,
         }
@@ -215,6 +220,7 @@ impl Validate for Config {
             "control.playback",
             "http://… or https://… without a slash at the end",
         );
+        self.validate_ingest(&mut expect);
         faults
     }
 }

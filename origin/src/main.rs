@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
 use tokio::signal::unix::{SignalKind, signal};
 use weir_origin::{app::Origin, config::Config};
 use weir_shared::{config, log};
@@ -25,7 +25,8 @@ struct Cli {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let config: Config = config::load(&cli.config)?;
+    let config: Config = config::load(&cli.config)
+        .unwrap_or_else(|error| clap::Error::raw(ErrorKind::ValueValidation, format!("{error}\n")).exit());
     if cli.check {
         println!("{}: valid", cli.config.display());
         return Ok(());

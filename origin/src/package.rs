@@ -3,5 +3,6 @@
 pub mod cadence;
 pub mod fmp4;
 pub mod frame;
+pub mod keys;
 pub mod segmenter;
 pub mod window;

@@ -7,7 +7,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use weir_origin::{
     codec::{CodecConfig, aac::AacConfig, avc::AvcConfig},
     package::{
-        frame::{Frame, TrackKind},
+        frame::{Frame, TrackId},
         segmenter::{Draft, Mode, Output, Targets, TrackSegmenter},
     },
 };
@@ -45,7 +45,7 @@ fn targets(part_ms: u64) -> Targets {
 
 fn video(n: u64, dts_ms: i64, offset_ms: i64, key: bool) -> Frame {
     Frame {
-        track: TrackKind::Video,
+        track: TrackId::VIDEO,
         dts: MediaTime::from_millis(dts_ms),
         composition_offset: MediaTime::from_millis(offset_ms),
         key,
@@ -55,7 +55,7 @@ fn video(n: u64, dts_ms: i64, offset_ms: i64, key: bool) -> Frame {
 
 fn audio(n: u64, dts_ms: i64) -> Frame {
     Frame {
-        track: TrackKind::Audio,
+        track: TrackId::AUDIO,
         ..video(n, dts_ms, 0, true)
     }
 }
@@ -285,6 +285,113 @@ fn audio_is_cut_where_video_is() {
             assert!(
                 (seconds - 2.0).abs() < 0.03,
                 "audio led by {lead_ms} ms: segment of {seconds} s"
+            );
+        }
+    }
+}
+
+/// Frame by frame: what a 30 fps broadcast with these key frames brings about, as `(frame, output)`.
+fn events(frames: u64, is_key: impl Fn(u64) -> bool) -> Vec<(u64, Output)> {
+    let mut s = TrackSegmenter::new(avc(Some((1, 30))), None, Mode::Lead, targets(200));
+    let mut all = Vec::new();
+    for n in 0..frames {
+        s.push(video(n, rounded_ms(n, 1, 30), 0, is_key(n)));
+        all.extend(std::iter::from_fn(|| s.poll()).map(|output| (n, output)));
+    }
+    all
+}
+
+/// A hinted part must not seem to belong to a segment that is over: players that count parts lose their place.
+#[test]
+fn an_even_rhythm_ends_the_segment_together_with_its_last_part() {
+    let ends: Vec<u64> = events(601, |n| n % 30 == 0)
+        .iter()
+        .filter(|(_, output)| matches!(output, Output::SegmentEnd { .. }))
+        .map(|(n, _)| *n)
+        .collect();
+    // The first distance alone proves nothing; from then on, the last frame of a segment ends it.
+    assert_eq!(ends, [60, 119, 179, 239, 299, 359, 419, 479, 539, 599]);
+}
+
+#[test]
+fn a_key_frame_that_does_not_come_as_foretold_leaves_a_segment_that_says_so() {
+    // Every second, then every four.
+    let key = |n: u64| n < 240 && n.is_multiple_of(30) || n.is_multiple_of(120);
+    let starts: Vec<(u64, bool)> = events(600, key)
+        .iter()
+        .filter_map(|(n, output)| match output {
+            Output::SegmentStart { independent, .. } => Some((*n, *independent)),
+            _ => None,
+        })
+        .collect();
+    let first = starts.iter().position(|(_, independent)| !independent);
+    assert_eq!(
+        starts[..5],
+        [(0, true), (60, true), (120, true), (180, true), (240, true)]
+    );
+    assert_eq!(
+        first, None,
+        "a key frame is due at 270, where no segment may end: {starts:?}"
+    );
+    let broken = |n: u64| n < 240 && n.is_multiple_of(60) || n == 330;
+    let starts: Vec<(u64, bool)> = events(360, broken)
+        .iter()
+        .filter_map(|(n, output)| match output {
+            Output::SegmentStart { independent, .. } => Some((*n, *independent)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(starts[3..], [(180, true), (240, false), (330, true)]);
+}
+
+/// Sequence numbers are counted cut by cut: one cut too many in one track, and they never meet again.
+#[test]
+fn audio_keeps_step_with_cuts_made_by_force() {
+    for (part_ms, segment_seconds, lead_ms) in [
+        (200, 1, 0),
+        (200, 1, 120),
+        (100, 1, -120),
+        (333, 1, 80),
+        (333, 2, 0),
+        (200, 2, 400),
+    ] {
+        let targets = Targets {
+            part: Duration::from_millis(part_ms),
+            segment: Duration::from_secs(segment_seconds),
+            target_duration_seconds: 2 * segment_seconds as u32,
+        };
+        let mut v = TrackSegmenter::new(avc(Some((1, 30))), None, Mode::Lead, targets);
+        let mut a = TrackSegmenter::new(aac(48_000), None, Mode::Follow, targets);
+        let (mut v_starts, mut a_starts): (Vec<MediaTime>, Vec<MediaTime>) = (Vec::new(), Vec::new());
+        let starts = |s: &mut TrackSegmenter| -> Vec<MediaTime> {
+            std::iter::from_fn(|| s.poll())
+                .filter_map(|output| match output {
+                    Output::SegmentStart { at, .. } => Some(at),
+                    _ => None,
+                })
+                .collect()
+        };
+        let mut n = 0;
+        for f in 0..9000u64 {
+            let at = rounded_ms(f, 1, 30);
+            while rounded_ms(n, 1024, 48_000) <= at + lead_ms {
+                a.push(audio(n, rounded_ms(n, 1024, 48_000)));
+                n += 1;
+            }
+            v.push(video(f, at, 0, f % 250 == 0));
+            for at in starts(&mut v) {
+                if !v_starts.is_empty() {
+                    a.cut_at(at);
+                }
+                v_starts.push(at);
+            }
+            a_starts.extend(starts(&mut a));
+        }
+        for (index, (video, audio)) in v_starts.iter().zip(&a_starts).enumerate() {
+            let off = (*video - *audio).as_nanos().abs() / 1_000_000;
+            assert!(
+                off <= lead_ms.unsigned_abs() as i64 + 60,
+                "parts of {part_ms} ms, audio ahead by {lead_ms} ms: segment {index} starts at {video} and at {audio}"
             );
         }
     }

@@ -1,8 +1,11 @@
 //! Reading a node's YAML: typed values, every fault told with file, line, key and what was expected.
 
-use std::{fmt, path::Path, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, path::Path, str::FromStr, time::Duration};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, DeserializeOwned},
+};
 
 /// Largest configuration file, in bytes.
 const FILE_LIMIT: u64 = 1 << 20;
@@ -33,8 +36,8 @@ pub trait Validate {
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("{file}: can't be read: {source}")]
-    Read { file: String, source: std::io::Error },
+    #[error("{file}: can't be read: {why}")]
+    Read { file: String, why: std::io::Error },
     #[error("{0}: larger than 1 MiB, that is no configuration")]
     TooLarge(String),
     /// The message points at line and column.
@@ -56,31 +59,41 @@ fn list(text: &str, faults: &[Fault]) -> String {
     faults.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// The line on which a dotted key stands: its steps one after another, each further in.
+/// The line on which a dotted key stands: its steps one inside another. A key that is left at its default stands nowhere;
+/// then the nearest section it would be in, if any.
 fn line_of(text: &str, key: &str) -> Option<usize> {
     let mut steps = key.split('.').peekable();
     let mut found = None;
+    // Indentation of the section found so far, and of what stands directly in it.
+    let (mut section, mut children) = (None, Some(0));
     for (number, line) in text.lines().enumerate() {
+        let content = line.trim_start();
+        if content.is_empty() || content.starts_with('#') {
+            continue;
+        }
+        let indent = line.len() - content.len();
+        if section.is_some_and(|section| indent <= section) {
+            break;
+        }
         let Some(step) = steps.peek() else { break };
-        let content = line.trim_start_matches([' ', '-', '{']);
         let is_step = content
             .strip_prefix(*step)
             .is_some_and(|rest| rest.trim_start().starts_with(':'));
-        if is_step {
+        if indent == *children.get_or_insert(indent) && is_step {
             found = Some(number + 1);
+            (section, children) = (Some(indent), None);
             steps.next();
         }
     }
-    // A key that is left at its default stands nowhere: its section, if any, is the nearest place.
     found
 }
 
 /// Reads and validates a file.
 pub fn load<T: DeserializeOwned + Validate>(path: &Path) -> Result<T, ConfigError> {
     let file = path.display().to_string();
-    let read = |source| ConfigError::Read {
+    let read = |why| ConfigError::Read {
         file: file.clone(),
-        source,
+        why,
     };
     if std::fs::metadata(path).map_err(read)?.len() > FILE_LIMIT {
         return Err(ConfigError::TooLarge(file));
@@ -93,7 +106,8 @@ pub fn load<T: DeserializeOwned + Validate>(path: &Path) -> Result<T, ConfigErro
 pub fn parse<T: DeserializeOwned + Validate>(file: &str, text: &str) -> Result<T, ConfigError> {
     let value: T = serde_yaml::from_str(text).map_err(|error| ConfigError::Form {
         file: file.to_owned(),
-        message: error.to_string(),
+        // The parser knows only the text.
+        message: error.to_string().replace("<input>", file),
     })?;
     let faults = value.validate();
     if faults.is_empty() {
@@ -105,6 +119,13 @@ pub fn parse<T: DeserializeOwned + Validate>(file: &str, text: &str) -> Result<T
             faults,
         })
     }
+}
+
+/// Reads a listening address, for `#[serde(deserialize_with)]`: says what one looks like if it is none.
+pub fn listen_address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    let expected = || de::Error::custom(format!("`{text}`: expected an address and a port, like 0.0.0.0:8080"));
+    text.parse().map_err(|_| expected())
 }
 
 /// A length of time with its unit: `250ms`, `2s`, `5m`, `6h`.
@@ -237,6 +258,21 @@ mod tests {
             error,
             "origin.yaml:\n  line 3: packaging.part_target: expected 100ms to 2s"
         );
+    }
+
+    #[test]
+    fn a_key_is_looked_for_in_its_own_section() {
+        let text = "edge:\n  https:\n    listen: x\n  # key: no\n  cache: { max_bytes: 1B }\norigin:\n  key: a\n";
+        for (key, line) in [
+            ("edge.https.key", Some(2)),
+            ("edge.key", Some(1)),
+            ("edge.cache.max_bytes", Some(5)),
+            ("origin.key", Some(7)),
+            ("key", None),
+            ("listen", None),
+        ] {
+            assert_eq!(line_of(text, key), line, "{key}");
+        }
     }
 
     #[test]

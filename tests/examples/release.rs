@@ -43,6 +43,7 @@ impl Viewer {
         let request = Request::get(format!("/app/show/d/video.m3u8?_HLS_msn={msn}&_HLS_part={part}"))
             .header("host", self.at.to_string())
             .body(Empty::new())?;
+        self.sender.ready().await?;
         let response = self.sender.send_request(request).await?;
         anyhow::ensure!(response.status().is_success(), "{}", response.status());
         let body = response.into_body().collect().await?.to_bytes();
@@ -83,17 +84,26 @@ async fn main() -> anyhow::Result<()> {
             }
         });
     }
+    // A task of its own: a request given up half-way would break its connection.
+    let (tell_published, mut news) = mpsc::channel(64);
     let mut reference = Viewer::connect(site.origin.http).await?;
-    let mut at = start;
+    tokio::spawn(async move {
+        let mut at = start;
+        while let Ok(next) = reference.next(at).await {
+            at = next;
+            if tell_published.send((at, Instant::now())).await.is_err() {
+                return;
+            }
+        }
+    });
     let mut delays = Vec::new();
     let mut published = std::collections::HashMap::new();
     let mut arrived: std::collections::HashMap<(u64, usize), (usize, Instant)> = std::collections::HashMap::new();
     let until = Instant::now() + Duration::from_millis(200) * (parts as u32 + 10);
     while delays.len() < parts && Instant::now() < until {
         tokio::select! {
-            next = reference.next(at) => {
-                at = next?;
-                published.insert(at, Instant::now());
+            Some((position, when)) = news.recv() => {
+                published.insert(position, when);
             }
             Some((position, when)) = told.recv() => {
                 let entry = arrived.entry(position).or_insert((0, when));

@@ -6,10 +6,12 @@
 //! | [`database`] | SQLite and PostgreSQL, each test with its own |
 //! | [`api`] | the REST API without a socket |
 //! | [`crash`] | `kill -9` at random moments |
+//! | [`push`] | pushes that get in or don't, relays between encoder and origin |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
 
 pub mod api;
 pub mod client;
 pub mod crash;
 pub mod database;
+pub mod push;
 pub mod site;

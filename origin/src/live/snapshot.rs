@@ -26,6 +26,17 @@ use crate::package::{
     window::{self, Window},
 };
 
+/// The duration a part is said to have: its own, rounded up to the next whole microsecond above it.
+///
+/// Shaka 5 places each part at the sum of the durations before it and compares that with the part's `tfdt`. An error of
+/// floating point to the wrong side makes it reset its decoder in the middle of a group of pictures, and a second of
+/// picture is missing. A sum that runs ahead of `tfdt` by a hair can't err to that side; EXTINF, which is exact, puts
+/// it right at each segment.
+pub(super) fn declared(duration: Duration) -> Duration {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    Duration::from_micros(micros.saturating_add(1))
+}
+
 /// What never changes in a rendition's life.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RenditionSettings {
@@ -106,12 +117,12 @@ impl Snapshot {
                 uri: self.name(MediaObject::Part(self.edge.next_part)),
             })
         };
-        let independent_segments = self.window.listed().all(|s| s.independent);
+        let independent_segments = self.window.all_independent();
         let mut playlist = MediaPlaylist {
             version: 9,
             target_duration_seconds: settings.target_duration_seconds,
             server_control: Some(settings.server_control),
-            part_target: Some(settings.part_target),
+            part_target: Some(declared(settings.part_target)),
             media_sequence: self.edge.first,
             discontinuity_sequence: self.window.discontinuity_sequence(),
             independent_segments,
@@ -167,7 +178,7 @@ impl Snapshot {
             .zip(parts)
             .map(|(number, part)| Part {
                 uri: self.name(MediaObject::Part(weir_shared::hls::position::PartNumber(number))),
-                duration: part.duration,
+                duration: declared(part.duration),
                 independent: part.independent,
                 gap: false,
             })
@@ -200,6 +211,40 @@ impl Snapshot {
             uri: ObjectName::MediaPlaylist(self.settings.name.clone()).to_string(),
             last_msn,
             last_part: Some(last_part),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Shaka does with the parts of a segment, in its own arithmetic.
+    #[test]
+    fn the_sum_of_declared_durations_never_falls_behind_decode_time() {
+        for (ticks, scale) in [
+            (18_000_u64, 90_000_u64),
+            (18_018, 90_000),
+            (18_750, 90_000),
+            (9 * 1024, 48_000),
+            (9 * 1024, 44_100),
+        ] {
+            let exact = Duration::from_nanos(ticks * 1_000_000_000 / scale);
+            let said = declared(exact).as_secs_f64();
+            for segment_start in [0.0, 8.0, 3600.1, 90_000.3] {
+                let tfdt = 91_890.0;
+                let mut start = segment_start;
+                for n in 0..40_u64 {
+                    let decode_time = (tfdt + (n * ticks) as f64) / scale as f64;
+                    let offset = start - decode_time;
+                    let first_offset = segment_start - tfdt / scale as f64;
+                    assert!(
+                        n == 0 || offset > first_offset,
+                        "part {n} of {ticks}/{scale} at {segment_start}"
+                    );
+                    start += said;
+                }
+            }
         }
     }
 }

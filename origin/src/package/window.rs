@@ -91,7 +91,10 @@ pub struct Window {
     inits: VecDeque<(u32, Bytes)>,
     /// Kept segments that are not listed any more, at the front.
     unlisted: usize,
+    unlisted_time: Duration,
     listed_time: Duration,
+    /// The longest the list ever was, the segment that pushed others off it included.
+    longest_list: Duration,
     /// EXT-X-DISCONTINUITY tags that left the list.
     discontinuity_sequence: u64,
     next_msn: MediaSequence,
@@ -108,7 +111,9 @@ impl Window {
             open: None,
             inits: VecDeque::new(),
             unlisted: 0,
+            unlisted_time: Duration::ZERO,
             listed_time: Duration::ZERO,
+            longest_list: Duration::ZERO,
             discontinuity_sequence: 0,
             next_msn: MediaSequence(0),
             next_part: PartNumber(0),
@@ -128,6 +133,9 @@ impl Window {
 
     /// Starts the next segment. An open one is dropped: close it first.
     pub fn open_segment(&mut self, start: SegmentStart) {
+        if let Some(dropped) = self.open.take() {
+            self.media_bytes -= bytes_of(&dropped.parts);
+        }
         self.next_msn = start.msn;
         self.next_part = start.first_part;
         self.open = Some(OpenSegment {
@@ -159,6 +167,7 @@ impl Window {
         let Some(open) = self.open.take() else { return };
         self.next_msn = open.msn.next();
         self.listed_time += duration;
+        self.longest_list = self.longest_list.max(self.listed_time);
         self.tail.push(Arc::new(Segment {
             msn: open.msn,
             duration,
@@ -184,6 +193,11 @@ impl Window {
     /// The segment being made.
     pub fn open(&self) -> Option<&OpenSegment> {
         self.open.as_ref()
+    }
+
+    /// Whether every segment that is listed, and the one being made, begins with an independent frame.
+    pub fn all_independent(&self) -> bool {
+        self.listed().all(|s| s.independent) && self.open.as_ref().is_none_or(|open| open.independent)
     }
 
     /// A complete segment, listed or only kept.
@@ -248,32 +262,34 @@ impl Window {
     fn unlist(&mut self) {
         let enough = self.settings.duration.max(self.settings.target_duration * 3);
         while let Some(oldest) = self.nth(self.unlisted) {
-            let rest = self.listed_time.saturating_sub(oldest.duration);
+            let (duration, discontinuity) = (oldest.duration, oldest.discontinuity);
+            let rest = self.listed_time.saturating_sub(duration);
             if rest < enough {
                 break;
             }
-            if oldest.discontinuity {
+            if discontinuity {
                 self.discontinuity_sequence += 1;
             }
+            self.unlisted_time += duration;
             self.listed_time = rest;
             self.unlisted += 1;
         }
     }
 
     /// Lets go of segments whose Availability Duration has passed: their own duration plus that of the longest playlist
-    /// that listed them (section 6.2.2). What has come since they left the list measures that time.
+    /// that listed them (section 6.2.2). The media that came since they left the list measures that time.
     fn forget(&mut self) {
-        let listed = self.listed_time;
-        let mut unlisted_time: Duration = self.kept().take(self.unlisted).map(|s| s.duration).sum();
         while self.unlisted > 0 {
             let Some(oldest) = self.nth(0).cloned() else { break };
-            let since_removal = unlisted_time.saturating_sub(oldest.duration);
-            if since_removal < listed + oldest.duration + self.settings.target_duration {
+            let after_it = self.unlisted_time.saturating_sub(oldest.duration) + self.listed_time;
+            // When it left, no more than a longest list came after it: the rest is new since then.
+            let since_removal = after_it.saturating_sub(self.longest_list);
+            if since_removal < oldest.duration + self.longest_list {
                 break;
             }
-            unlisted_time = since_removal;
+            self.unlisted_time = self.unlisted_time.saturating_sub(oldest.duration);
             self.unlisted -= 1;
-            self.media_bytes -= oldest.parts.iter().map(|p| p.bytes.len()).sum::<usize>();
+            self.media_bytes -= bytes_of(&oldest.parts);
             self.drop_front();
         }
         if let Some(oldest) = self.nth(0).map(|s| s.init_index) {
@@ -321,3 +337,10 @@ impl Window {
         self.tail.get(index)
     }
 }
+
+fn bytes_of(parts: &[PartEntry]) -> usize {
+    parts.iter().map(|part| part.bytes.len()).sum()
+}
+
+#[cfg(test)]
+mod tests;

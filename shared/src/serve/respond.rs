@@ -28,6 +28,11 @@ pub const MULTIVARIANT_LIFETIME: HeaderValue = HeaderValue::from_static("public,
 /// Refusals, and whatever must not outlive the moment.
 pub const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
+/// RFC 9218: what a player waits for first. Playlists before media (llhls: Appendix B.1); the rest keeps the default.
+const PRIORITY: HeaderName = HeaderName::from_static("priority");
+const PLAYLIST_PRIORITY: HeaderValue = HeaderValue::from_static("u=1");
+const MEDIA_PRIORITY: HeaderValue = HeaderValue::from_static("u=2");
+
 const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const EXPOSED: HeaderValue = HeaderValue::from_static("Age, Date, Content-Length, Content-Range, ETag, Retry-After");
@@ -35,10 +40,11 @@ const EXPOSED: HeaderValue = HeaderValue::from_static("Age, Date, Content-Length
 /// Lifetimes of playlists (llhls: Appendix B.1) for a target duration in seconds.
 #[derive(Debug, Clone)]
 pub struct PlaylistLifetimes {
-    /// Answer to a blocking request: long in shared caches, at most a second in a browser, which would otherwise meet
-    /// its own old copy when it repeats a request.
+    /// Answer to a blocking request: long in shared caches, not at all in a browser, which would otherwise meet its own
+    /// old copy when it repeats a request (video.js does, at the start of a segment).
     pub blocked: HeaderValue,
-    /// Answer to a plain request: half a target duration at most.
+    /// Answer to a plain request: a second in shared caches (half a target duration at most), none in a browser, whose
+    /// reloaded page would start that much behind.
     pub plain: HeaderValue,
     /// Multivariant playlist.
     pub multivariant: HeaderValue,
@@ -49,8 +55,8 @@ impl PlaylistLifetimes {
         let value = |text: String| HeaderValue::try_from(text).unwrap_or(NO_STORE);
         let target = u64::from(target_duration_seconds);
         Self {
-            blocked: value(format!("public, max-age=1, s-maxage={}", target * 6)),
-            plain: value(format!("public, max-age={}", (target / 2).min(1))),
+            blocked: value(format!("public, max-age=0, s-maxage={}", target * 6)),
+            plain: value(format!("public, max-age=0, s-maxage={}", (target / 2).min(1))),
             multivariant: MULTIVARIANT_LIFETIME,
         }
     }
@@ -80,6 +86,7 @@ pub fn playlist(asked: Asked<'_>, text: Bytes, gzipped: bool, lifetime: HeaderVa
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PLAYLIST_TYPE);
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    headers.insert(PRIORITY, PLAYLIST_PRIORITY);
     if gzipped {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
@@ -134,6 +141,7 @@ pub fn media(asked: Asked<'_>, chunks: Vec<Bytes>, content_type: HeaderValue, et
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, content_type);
     headers.insert(ETAG, etag);
+    headers.insert(PRIORITY, MEDIA_PRIORITY);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     response
 }
@@ -382,6 +390,19 @@ mod tests {
             assert_eq!(response.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
             assert!(response.headers().contains_key(CACHE_CONTROL));
         }
+    }
+
+    /// Over one HTTP/2 connection a playlist must not queue behind the media it announces.
+    #[test]
+    fn playlists_go_before_media() {
+        let asked = Asked {
+            method: &Method::GET,
+            headers: &HeaderMap::new(),
+        };
+        let urgency = |response: Response<Body>| response.headers()[PRIORITY].clone();
+        assert_eq!(urgency(playlist(asked, "x".into(), false, NO_STORE)), "u=1");
+        let etag = HeaderValue::from_static("\"e\"");
+        assert_eq!(urgency(media(asked, vec!["abc".into()], VIDEO_TYPE, etag)), "u=2");
     }
 
     #[test]

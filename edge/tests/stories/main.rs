@@ -1,0 +1,11 @@
+//! What an edge does between an origin and its viewers, over real sockets: an origin made of a counter, viewers made of
+//! single requests.
+
+mod coalesce;
+mod cut;
+mod origin;
+mod outage;
+mod relay;
+mod site;
+mod tls;
+mod unknown;
