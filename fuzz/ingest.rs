@@ -1,6 +1,6 @@
 //! What must hold for any bytes a broadcaster sends. Shared by the fuzz targets and by `origin/tests/fuzz_seeds.rs`.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use weir_origin::ingest::{
@@ -54,27 +54,28 @@ pub(super) fn amf0(bytes: &[u8]) -> Result<Vec<amf0::Value>, amf0::AmfError> {
 /// Media messages, each behind its RTMP type (one byte) and its length (two bytes): decode times never decrease.
 pub(super) fn flv(mut bytes: &[u8]) -> Result<Vec<Unit>, FlvError> {
     let (mut demuxer, mut timeline) = (Demuxer::new(), Timeline::new());
-    let (mut units, mut last) = (Vec::new(), [None, None]);
+    let (mut units, mut last) = (Vec::new(), BTreeMap::new());
     let now = Instant::now();
     while let Some((&[type_id, high, low], rest)) = bytes.split_first_chunk() {
         let length = usize::from(u16::from_be_bytes([high, low])).min(rest.len());
         let (payload, rest) = rest.split_at(length);
         bytes = rest;
         let payload = Bytes::copy_from_slice(payload);
-        let unit = if type_id == 8 {
-            demuxer.audio(payload)?
+        if type_id == 8 {
+            demuxer.audio(payload)?;
         } else {
-            demuxer.video(payload)?
-        };
-        if let Unit::Frame(frame) = &unit {
+            demuxer.video(payload)?;
+        }
+        let before = units.len();
+        units.extend(std::iter::from_fn(|| demuxer.poll()));
+        for unit in &units[before..] {
+            let Unit::Frame(frame) = unit else { continue };
             // Any time will do; the frame's own bytes are one that a fuzzer can steer.
             let timestamp = frame.data.iter().fold(0u32, |t, &b| (t << 8) | u32::from(b));
-            let placed = timeline.place(frame.track, timestamp, frame.composition_ms, now);
-            let last = &mut last[frame.track as usize];
-            assert!(Some(placed.dts) >= *last);
-            *last = Some(placed.dts);
+            let placed = timeline.place(frame.track, timestamp, frame.nanos, frame.composition_ms, now);
+            let last = last.insert(frame.track, placed.dts);
+            assert!(Some(placed.dts) >= last);
         }
-        units.push(unit);
     }
     Ok(units)
 }

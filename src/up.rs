@@ -151,6 +151,9 @@ fn configuration(args: &Args) -> anyhow::Result<Config> {
         ] {
             place(listen, args);
         }
+        if let Some(rtmps) = &mut config.origin.rtmps {
+            place(&mut rtmps.listen, args);
+        }
         config.edge.place(|listen| place(listen, args));
     }
     // The API hands out secrets: it is opened to other machines only by its own key in the file.

@@ -6,17 +6,20 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
-use weir_origin::{
-    codec::CodecConfig,
-    ingest::{Door, Event, Publication, PublishRequest, Refusal, redacted, rtmp},
+use weir_origin::ingest::{
+    Admitted, Door, Entrance, Event, Publication, Refusal,
+    admission::{self, Admission},
+    catalog::{Catalog, SaltSecret},
+    redacted,
+    rtmp::{self, server::Wrapping},
 };
 
 struct Print;
 
 impl Door for Print {
-    fn publish(&self, request: PublishRequest) -> Result<Publication, Refusal> {
+    fn publish(&self, admitted: Admitted) -> Result<Publication, Refusal> {
         let (sender, events) = mpsc::channel(64);
-        tokio::spawn(print(redacted(&request.key), events));
+        tokio::spawn(print(redacted(admitted.key()), events));
         Ok(Publication {
             events: sender,
             stop: CancellationToken::new(),
@@ -39,26 +42,13 @@ async fn print(key: String, mut events: mpsc::Receiver<Event>) {
     while let Some(event) = events.recv().await {
         match event {
             Event::Announced(announced) => println!("{key} {announced:?}"),
-            Event::Config(config) => match &*config {
-                CodecConfig::Avc(c) => println!(
-                    "{key} {} {}x{} aspect {:?} frame duration {:?}",
-                    c.codec_string(),
-                    c.width,
-                    c.height,
-                    c.sample_aspect,
-                    c.frame_duration
-                ),
-                CodecConfig::Aac(c) => println!(
-                    "{key} {} {} Hz, {} channels",
-                    c.codec_string(),
-                    c.sample_rate,
-                    c.channels
-                ),
-            },
+            Event::Config(track, config) => {
+                println!("{key} {track} {} {:?}", config.codec_string(), config.picture());
+            }
             Event::Frame(frame) => {
                 let at_ms = frame.dts.as_millis();
                 let seen = tracks.entry(frame.track).or_insert_with(|| {
-                    println!("{key} {} begins at {at_ms} ms, key {}", frame.track.as_str(), frame.key);
+                    println!("{key} {} begins at {at_ms} ms, key {}", frame.track, frame.key);
                     Seen {
                         last_ms: at_ms,
                         ..Seen::default()
@@ -75,12 +65,7 @@ async fn print(key: String, mut events: mpsc::Receiver<Event>) {
     for (track, seen) in tracks {
         println!(
             "{key} {} ended at {} ms: {} frames, {} keys, {} reordered, longest step {} ms",
-            track.as_str(),
-            seen.last_ms,
-            seen.frames,
-            seen.keys,
-            seen.reordered,
-            seen.longest_step_ms
+            track, seen.last_ms, seen.frames, seen.keys, seen.reordered, seen.longest_step_ms
         );
     }
 }
@@ -91,12 +76,10 @@ async fn main() -> anyhow::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1935".into());
     let listener = TcpListener::bind(&address).await?;
     println!("push to rtmp://{}/app/<key>", listener.local_addr()?);
-    rtmp::serve(
-        listener,
-        rtmp::Config::default(),
-        Arc::new(Print),
-        CancellationToken::new(),
-    )
-    .await;
+    let catalog = Arc::new(Catalog::new(true, SaltSecret::random()));
+    let admission = Arc::new(Admission::new(catalog, None, admission::Metrics::default()));
+    let never = CancellationToken::new();
+    let server = rtmp::Server::new(rtmp::Config::default(), admission, Arc::new(Print), never.clone());
+    server.listen(listener, Entrance::Shared, Wrapping::Plain, never).await;
     Ok(())
 }

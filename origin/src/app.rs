@@ -32,7 +32,13 @@ use crate::{
         store::Store,
     },
     deliver::route::Deliver,
-    ingest::rtmp,
+    ingest::{
+        Entrance,
+        admission::{self, Admission},
+        catalog::Catalog,
+        ports::{self, PortKeeper, PortTable},
+        rtmp::{self, server::Wrapping},
+    },
     live::registry::{Registry, RegistryDoor},
     metrics::Metrics,
 };
@@ -49,6 +55,8 @@ pub struct Origin {
     pub http: SocketAddr,
     /// Where encoders push.
     pub rtmp: SocketAddr,
+    /// The same over TLS.
+    pub rtmps: Option<SocketAddr>,
     pub admin: SocketAddr,
     /// The REST API.
     pub api: SocketAddr,
@@ -62,6 +70,11 @@ pub struct Origin {
     stop: CancellationToken,
     tasks: TaskTracker,
     registry: Arc<Registry>,
+    /// Streams that may be pushed: whoever manages them puts and removes here.
+    pub catalog: Arc<Catalog>,
+    /// Ports that belong to one stream each.
+    pub own_ports: Arc<PortTable>,
+    ingest: Arc<rtmp::Server>,
 }
 
 impl Origin {
@@ -69,6 +82,10 @@ impl Origin {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let http = bind(config.http.listen, "http.listen").await?;
         let rtmp = bind(config.rtmp.listen, "rtmp.listen").await?;
+        let rtmps = match &config.rtmps {
+            Some(rtmps) => Some(bind(rtmps.listen, "rtmps.listen").await?),
+            None => None,
+        };
         let admin = bind(config.admin.listen, "admin.listen").await?;
 
         let api = bind(config.api.listen, "api.listen").await?;
@@ -78,12 +95,16 @@ impl Origin {
         let stop = CancellationToken::new();
         let drain = Drain::new();
         let tasks = TaskTracker::new();
-        let policy = config.policy();
-        let known = policy.known.clone();
-        let registry = Registry::new(policy, config.settings(), metrics.clone(), stop.clone());
+        let catalog = config.catalog()?;
+        let registry = Registry::new(
+            config.policy(catalog.clone()),
+            config.settings(),
+            metrics.clone(),
+            stop.clone(),
+        );
 
         let store = Store::open(&config.database.url).await.context("database.url")?;
-        let media = Arc::new(node::MediaNode::new(registry.clone(), known));
+        let media = Arc::new(node::MediaNode::new(registry.clone(), catalog.clone()));
         let name = config.control.node.clone().unwrap_or_else(|| node_name(&http));
         let outside = Outside::new(&config, &store, &name, reachable(&http)?, &prometheus, stop.clone())?;
         let counts = ControlMetrics::new()?;
@@ -93,7 +114,7 @@ impl Origin {
         control.seed_streams(&DEFAULT.parse()?, &seeds).await?;
         control.recover().await?;
         let first_key = control.first_key().await?;
-        let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp)?));
+        let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp, rtmps.as_ref())?));
         let (news, heard) = mpsc::channel(NEWS_QUEUE);
         tasks.spawn(control.clone().run(heard, stop.clone()));
         let state = ApiState {
@@ -102,9 +123,21 @@ impl Origin {
         };
         let router = outside.start(state, &tasks);
 
+        let admission_metrics = admission::Metrics::default();
+        admission_metrics.register(&prometheus)?;
+        let admission = Arc::new(Admission::new(catalog.clone(), config.webhook()?, admission_metrics));
+        let rtmp_config = rtmp::Config {
+            limits: config.rtmp_limits(),
+            ..rtmp::Config::default()
+        };
+        rtmp_config.metrics.register(&prometheus)?;
+        let door = Arc::new(RegistryDoor(registry.clone()));
+        let ingest = rtmp::Server::new(rtmp_config, admission, door, stop.clone());
+
         let started = Self {
             http: http.local_addr()?,
             rtmp: rtmp.local_addr()?,
+            rtmps: rtmps.as_ref().map(TcpListener::local_addr).transpose()?,
             admin: admin.local_addr()?,
             api: api.local_addr()?,
             first_key,
@@ -115,12 +148,40 @@ impl Origin {
             stop: stop.clone(),
             tasks: tasks.clone(),
             registry: registry.clone(),
+            catalog: catalog.clone(),
+            own_ports: Arc::default(),
+            ingest: ingest.clone(),
         };
         tasks.spawn(api::serve(api, router, counts, drain.clone()));
-        let ingest = rtmp::Config::default();
-        ingest.metrics.register(&prometheus)?;
-        let door = Arc::new(RegistryDoor(registry.clone()));
-        tasks.spawn(rtmp::serve(rtmp, ingest, door, stop.clone()));
+
+        let mut sites = vec![ports::Site {
+            wrapping: Wrapping::Plain,
+            address: started.rtmp.ip(),
+            range: config.rtmp.port_range,
+        }];
+        let mut shared = vec![(rtmp, Wrapping::Plain)];
+        if let Some((listener, rtmps)) = rtmps.zip(config.rtmps.as_ref()) {
+            let wrapping = Wrapping::Tls(config.ingest_tls()?.into());
+            sites.push(ports::Site {
+                wrapping: wrapping.clone(),
+                address: rtmps.listen.ip(),
+                range: rtmps.port_range,
+            });
+            shared.push((listener, wrapping));
+        }
+        let port_metrics = ports::Metrics::default();
+        port_metrics.register(&prometheus)?;
+        let table = started.own_ports.clone();
+        let mut keeper = PortKeeper::new(catalog, ingest.clone(), sites, table, port_metrics);
+        keeper.settle().await;
+        tasks.spawn(keeper.run(stop.clone()));
+        for (listener, wrapping) in shared {
+            tasks.spawn(
+                ingest
+                    .clone()
+                    .listen(listener, Entrance::Shared, wrapping, stop.clone()),
+            );
+        }
 
         let deliver = Deliver {
             registry: registry.clone(),
@@ -146,6 +207,7 @@ impl Origin {
         self.stop.cancel();
         self.drain.start();
         let all = async {
+            self.ingest.drained().await;
             self.registry.drained().await;
             self.tasks.wait().await;
         };
@@ -178,12 +240,18 @@ fn reachable(listener: &TcpListener) -> anyhow::Result<SocketAddr> {
     Ok(at)
 }
 
-fn addresses(config: &Config, http: &TcpListener, rtmp: &TcpListener) -> anyhow::Result<Addresses> {
+fn addresses(
+    config: &Config,
+    http: &TcpListener,
+    rtmp: &TcpListener,
+    rtmps: Option<&TcpListener>,
+) -> anyhow::Result<Addresses> {
     let (http, rtmp) = (reachable(http)?, reachable(rtmp)?);
     let control = &config.control;
     Ok(Addresses {
         host: control.host.clone().unwrap_or_else(|| rtmp.ip().to_string()),
         rtmp_port: Some(rtmp.port()),
+        rtmps_port: rtmps.map(TcpListener::local_addr).transpose()?.map(|at| at.port()),
         playback_base: control.playback.clone().unwrap_or_else(|| format!("http://{http}")),
         ..Addresses::default()
     })

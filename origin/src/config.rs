@@ -7,25 +7,34 @@ use std::{
     time::Duration,
 };
 
+mod ingest;
+
 use serde::{Deserialize, Serialize};
-use weir_shared::{
-    config::{Fault, HumanDuration, Secret, Validate},
-    id::StreamKey,
-};
+use weir_shared::config::{Fault, HumanDuration, Secret, Validate};
 
 use crate::{
     control::{directory::CREDENTIAL_MIN_BYTES, guard::Guard},
+    ingest::catalog::Catalog,
     live::pipeline,
     live::registry,
     package::segmenter::Targets,
 };
+
+pub use ingest::{Backup, Rtmp, Rtmps, Stream, Tls, Webhook};
 
 /// Everything an origin needs to know. Every key has a default but none is unknown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub http: Listen,
-    pub rtmp: Listen,
+    /// Where encoders push.
+    pub rtmp: Rtmp,
+    /// The same over TLS.
+    pub rtmps: Option<Rtmps>,
+    /// The certificate of every TLS port.
+    pub tls: Tls,
+    /// Asked about every publish, after its credentials were right.
+    pub admission_webhook: Option<Webhook>,
     pub admin: Listen,
     /// The REST API: a port of its own, because its answers hold secrets.
     pub api: Listen,
@@ -104,12 +113,6 @@ pub struct Directory {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stream {
-    pub key: StreamKey,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Packaging {
     pub part_target: HumanDuration,
@@ -126,7 +129,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             http: Listen::local(8081),
-            rtmp: Listen::local(1935),
+            rtmp: Rtmp::default(),
+            rtmps: None,
+            tls: Tls::default(),
+            admission_webhook: None,
             admin: Listen::local(9081),
             api: Listen::local(8082),
             database: Database::default(),
@@ -162,10 +168,9 @@ impl Packaging {
 }
 
 impl Config {
-    pub fn policy(&self) -> registry::Policy {
+    pub fn policy(&self, catalog: Arc<Catalog>) -> registry::Policy {
         registry::Policy {
-            known: Arc::new(self.streams.iter().map(|s| s.key.clone()).collect()),
-            any_key: self.any_key,
+            catalog,
             max_streams: self.max_streams,
             linger: self.packaging.linger.0,
         }
@@ -265,6 +270,7 @@ impl Validate for Config {
                 "an address like http://10.0.0.5:8081, without a path",
             );
         }
+        self.validate_ingest(&mut expect);
         faults
     }
 }

@@ -2,9 +2,14 @@
 //!
 //! After this: `live/pipeline.rs`.
 
+pub mod admission;
+pub mod catalog;
 pub mod flv;
+pub mod ports;
 pub mod rtmp;
+pub mod secret;
 pub mod timeline;
+pub mod webhook;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -12,7 +17,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weir_shared::id::StreamKey;
 
-use crate::{codec::CodecConfig, package::frame::Frame};
+pub use admission::Admitted;
+
+use crate::{
+    codec::CodecConfig,
+    package::frame::{Frame, TrackId},
+};
 
 /// What a publish session tells its pipeline, in order.
 #[derive(Debug, Clone)]
@@ -20,7 +30,7 @@ pub enum Event {
     /// What the encoder says it will send (RTMP `onMetaData`). Hints only; may come several times or never.
     Announced(Announced),
     /// A track's decoder configuration, first or changed. Precedes the track's first frame.
-    Config(Arc<CodecConfig>),
+    Config(TrackId, Arc<CodecConfig>),
     /// One access unit.
     Frame(Frame),
 }
@@ -38,14 +48,60 @@ pub struct Announced {
     pub audio_bitrate: Option<u64>,
 }
 
-/// Somebody wants to publish.
-#[derive(Debug, Clone)]
-pub struct PublishRequest {
-    pub key: StreamKey,
-    /// What followed `?` in the key or, failing that, in the application name; as sent.
-    pub query: Option<String>,
+/// Which of a stream's two inputs a publish feeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Slot {
+    Primary,
+    Backup,
+}
+
+impl Slot {
+    pub const ALL: [Self; 2] = [Self::Primary, Self::Backup];
+
+    /// Label value and log word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Backup => "backup",
+        }
+    }
+}
+
+/// The listener that a connection came through. Never what the encoder writes in its URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entrance {
+    /// The port of all streams.
+    Shared,
+    /// The port of this one.
+    Own(StreamKey),
+}
+
+/// What a connection is wrapped in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    Rtmp,
+    /// RTMP over TLS.
+    Rtmps,
+}
+
+impl Transport {
+    pub const ALL: [Self; 2] = [Self::Rtmp, Self::Rtmps];
+
+    /// Label value, log word and URL scheme.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rtmp => "rtmp",
+            Self::Rtmps => "rtmps",
+        }
+    }
+}
+
+/// The socket a publish came over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    pub entrance: Entrance,
+    pub transport: Transport,
     pub peer: SocketAddr,
-    /// The address it came to: ports may belong to streams.
     pub local: SocketAddr,
 }
 
@@ -61,10 +117,28 @@ pub struct Publication {
 /// Why a publish was not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    #[error("the application is neither app nor key")]
+    UnknownApp,
+    #[error("the publish name is no stream key")]
+    BadName,
     #[error("no stream of this key")]
     UnknownStream,
+    #[error("user name, password or token are wrong")]
+    WrongCredentials,
+    #[error("the stream asks for a password or a token and none was sent")]
+    NoCredentials,
+    #[error("the port belongs to another stream")]
+    WrongPort,
+    #[error("the stream is disabled")]
+    Disabled,
     #[error("the stream has a publisher already")]
     Busy,
+    #[error("the stream takes no more tracks or renditions")]
+    TooManyTracks,
+    #[error("the admission webhook said no")]
+    WebhookDenied,
+    #[error("the admission webhook did not answer as it should")]
+    WebhookFailed,
     /// Trying again later may help.
     #[error("this origin takes no more streams")]
     Overloaded,
@@ -76,17 +150,53 @@ impl Refusal {
     /// Label value and log word.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::UnknownApp => "unknown_app",
+            Self::BadName => "bad_key",
             Self::UnknownStream => "unknown_stream",
+            Self::WrongCredentials => "wrong_credentials",
+            Self::NoCredentials => "no_credentials",
+            Self::WrongPort => "wrong_port",
+            Self::Disabled => "disabled",
             Self::Busy => "busy",
+            Self::TooManyTracks => "too_many_tracks",
+            Self::WebhookDenied => "webhook_denied",
+            Self::WebhookFailed => "webhook_failed",
             Self::Overloaded => "overloaded",
             Self::ShuttingDown => "shutting_down",
         }
     }
+
+    /// What the encoder is told. Who has not proved anything yet does not learn whether a stream exists.
+    pub const fn told(self) -> &'static str {
+        match self {
+            Self::UnknownApp => "push to rtmp://host/app",
+            Self::BadName => "the stream key is malformed",
+            Self::UnknownStream | Self::WrongCredentials | Self::NoCredentials => {
+                "not authorized: check stream key, user name, password and token"
+            }
+            Self::WrongPort => "this stream is not pushed to this port",
+            Self::Disabled => "this stream is disabled",
+            Self::Busy => "this stream has a publisher already",
+            Self::TooManyTracks => "this stream takes no more tracks or renditions",
+            Self::WebhookDenied => "not admitted",
+            Self::WebhookFailed => "not admitted now, try again later",
+            Self::Overloaded => "no capacity for more streams, try again later",
+            Self::ShuttingDown => "shutting down, try again",
+        }
+    }
+
+    /// Whether it may be somebody's guess: the answer then comes slowly.
+    pub const fn is_guess(self) -> bool {
+        matches!(
+            self,
+            Self::UnknownStream | Self::WrongCredentials | Self::NoCredentials | Self::WrongPort | Self::WebhookDenied
+        )
+    }
 }
 
-/// Decides who may publish, and connects those to a pipeline.
+/// Connects those who were let in to a pipeline.
 pub trait Door: Send + Sync + 'static {
-    fn publish(&self, request: PublishRequest) -> Result<Publication, Refusal>;
+    fn publish(&self, admitted: Admitted) -> Result<Publication, Refusal>;
 }
 
 /// A key as logs may show it: whoever knows the whole key could publish with it.

@@ -76,12 +76,8 @@ fn wrong_forms_show_the_place_and_what_belongs_there() {
         ),
         (
             "unknown",
-            "rtmps: {}\n",
-            [
-                "line 1 column 1",
-                "unknown field `rtmps`",
-                "expected one of http, rtmp, admin",
-            ],
+            "rtsp: {}\n",
+            ["line 1 column 1", "unknown field `rtsp`", "expected one of http, rtmp"],
         ),
         (
             "listen",

@@ -10,11 +10,12 @@ use std::{
 };
 
 use weir_origin::{
-    codec::{aac::AacError, avc::AvcError},
+    codec::{aac::AacError, av1::Av1Error, avc::AvcError, hevc::HevcError, opus::OpusError},
     ingest::{
         flv::{FlvError, Unit},
         rtmp::{amf0::AmfError, chunk::ChunkError},
     },
+    package::frame::TrackKind,
 };
 
 /// Name → bytes of a target's seeds.
@@ -95,12 +96,38 @@ fn flv_seeds_end_as_they_should() {
     ] {
         assert_eq!(error(name), FlvError::NoParameterSets, "{name}");
     }
-    for name in ["hevc_enhanced", "av1_enhanced", "sorenson"] {
+    for (name, count) in [
+        ("hevc_ordinary", 2),
+        ("av1_ordinary", 2),
+        ("opus_ordinary", 2),
+        ("multitrack_video", 1),
+        ("many_tracks", 2),
+        ("many_tracks_many_codecs", 2),
+        ("mod_ex_long", 1),
+        ("av1_enhanced", 0),
+        ("av1_obu_size_lies", 0),
+    ] {
+        assert_eq!(frames(name), count, "{name}");
+    }
+    for name in ["vp9_enhanced", "sorenson"] {
         assert!(matches!(error(name), FlvError::UnsupportedVideo(_)), "{name}");
     }
-    for name in ["opus_enhanced", "mp3"] {
-        assert!(matches!(error(name), FlvError::UnsupportedAudio(_)), "{name}");
+    assert!(matches!(error("mp3"), FlvError::UnsupportedAudio(_)));
+    assert_eq!(error("hevc_enhanced"), FlvError::Hevc(HevcError::Truncated));
+    assert_eq!(error("hevc_no_parameter_sets"), FlvError::NoParameterSets);
+    for name in ["hevc_sps_of_ones", "hevc_sps_of_zeros"] {
+        assert_eq!(error(name), FlvError::Hevc(HevcError::Sps), "{name}");
     }
+    assert_eq!(
+        error("av1_sequence_header_of_ones"),
+        FlvError::Av1(Av1Error::PictureSize(65_536, 65_536))
+    );
+    assert_eq!(error("opus_enhanced"), FlvError::Opus(OpusError::Truncated));
+    assert_eq!(error("opus_mapping_lies"), FlvError::Opus(OpusError::Mapping));
+    assert_eq!(error("mod_ex_without_end"), FlvError::Truncated);
+    assert_eq!(error("multitrack_size_lies"), FlvError::Truncated);
+    assert!(matches!(error("multitrack_nested"), FlvError::Multitrack(_)));
+    assert_eq!(error("nine_audio_tracks"), FlvError::TooManyTracks(TrackKind::Audio));
     assert_eq!(error("sps_length_lies"), FlvError::Avc(AvcError::Truncated));
     assert_eq!(error("asc_explicit_rate_zero"), FlvError::Aac(AacError::Rate(0)));
     assert_eq!(error("asc_channel_element"), FlvError::Aac(AacError::Channels(0)));

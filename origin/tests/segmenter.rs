@@ -7,7 +7,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use weir_origin::{
     codec::{CodecConfig, aac::AacConfig, avc::AvcConfig},
     package::{
-        frame::{Frame, TrackKind},
+        frame::{Frame, TrackId},
         segmenter::{Draft, Mode, Output, Targets, TrackSegmenter},
     },
 };
@@ -45,7 +45,7 @@ fn targets(part_ms: u64) -> Targets {
 
 fn video(n: u64, dts_ms: i64, offset_ms: i64, key: bool) -> Frame {
     Frame {
-        track: TrackKind::Video,
+        track: TrackId::VIDEO,
         dts: MediaTime::from_millis(dts_ms),
         composition_offset: MediaTime::from_millis(offset_ms),
         key,
@@ -55,7 +55,7 @@ fn video(n: u64, dts_ms: i64, offset_ms: i64, key: bool) -> Frame {
 
 fn audio(n: u64, dts_ms: i64) -> Frame {
     Frame {
-        track: TrackKind::Audio,
+        track: TrackId::AUDIO,
         ..video(n, dts_ms, 0, true)
     }
 }
@@ -342,6 +342,59 @@ fn a_key_frame_that_does_not_come_as_foretold_leaves_a_segment_that_says_so() {
         })
         .collect();
     assert_eq!(starts[3..], [(180, true), (240, false), (330, true)]);
+}
+
+/// Sequence numbers are counted cut by cut: one cut too many in one track, and they never meet again.
+#[test]
+fn audio_keeps_step_with_cuts_made_by_force() {
+    for (part_ms, segment_seconds, lead_ms) in [
+        (200, 1, 0),
+        (200, 1, 120),
+        (100, 1, -120),
+        (333, 1, 80),
+        (333, 2, 0),
+        (200, 2, 400),
+    ] {
+        let targets = Targets {
+            part: Duration::from_millis(part_ms),
+            segment: Duration::from_secs(segment_seconds),
+            target_duration_seconds: 2 * segment_seconds as u32,
+        };
+        let mut v = TrackSegmenter::new(avc(Some((1, 30))), None, Mode::Lead, targets);
+        let mut a = TrackSegmenter::new(aac(48_000), None, Mode::Follow, targets);
+        let (mut v_starts, mut a_starts): (Vec<MediaTime>, Vec<MediaTime>) = (Vec::new(), Vec::new());
+        let starts = |s: &mut TrackSegmenter| -> Vec<MediaTime> {
+            std::iter::from_fn(|| s.poll())
+                .filter_map(|output| match output {
+                    Output::SegmentStart { at, .. } => Some(at),
+                    _ => None,
+                })
+                .collect()
+        };
+        let mut n = 0;
+        for f in 0..9000u64 {
+            let at = rounded_ms(f, 1, 30);
+            while rounded_ms(n, 1024, 48_000) <= at + lead_ms {
+                a.push(audio(n, rounded_ms(n, 1024, 48_000)));
+                n += 1;
+            }
+            v.push(video(f, at, 0, f % 250 == 0));
+            for at in starts(&mut v) {
+                if !v_starts.is_empty() {
+                    a.cut_at(at);
+                }
+                v_starts.push(at);
+            }
+            a_starts.extend(starts(&mut a));
+        }
+        for (index, (video, audio)) in v_starts.iter().zip(&a_starts).enumerate() {
+            let off = (*video - *audio).as_nanos().abs() / 1_000_000;
+            assert!(
+                off <= lead_ms.unsigned_abs() as i64 + 60,
+                "parts of {part_ms} ms, audio ahead by {lead_ms} ms: segment {index} starts at {video} and at {audio}"
+            );
+        }
+    }
 }
 
 #[test]

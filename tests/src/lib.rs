@@ -9,6 +9,7 @@
 //! | [`database`] | SQLite and PostgreSQL, each test with its own |
 //! | [`api`] | the REST API without a socket |
 //! | [`crash`] | `kill -9` at random moments |
+//! | [`push`] | pushes that get in or don't, relays between encoder and origin |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
 
 pub mod api;
@@ -16,6 +17,7 @@ pub mod client;
 pub mod control;
 pub mod crash;
 pub mod database;
+pub mod push;
 pub mod receiver;
 pub mod rest;
 pub mod site;

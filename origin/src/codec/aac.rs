@@ -4,6 +4,8 @@
 
 use bytes::Bytes;
 
+use super::bits::{Bits, Ended};
+
 /// Rates by `samplingFrequencyIndex` (ISO/IEC 14496-3 table 1.18), in Hz.
 const SAMPLE_RATES: [u32; 13] = [
     96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350,
@@ -47,21 +49,27 @@ pub enum AacError {
     Channels(u32),
 }
 
+impl From<Ended> for AacError {
+    fn from(_: Ended) -> Self {
+        Self::Truncated
+    }
+}
+
 impl AacConfig {
     /// Reads an AudioSpecificConfig.
     pub fn parse(asc: Bytes) -> Result<Self, AacError> {
         if asc.len() > ASC_MAX {
             return Err(AacError::TooLong(asc.len()));
         }
-        let mut bits = Bits { bytes: &asc, at: 0 };
-        let signalled = bits.object_type()?;
-        let sample_rate = bits.sample_rate()?;
+        let mut bits = Bits::new(&asc);
+        let signalled = take_object_type(&mut bits)?;
+        let sample_rate = take_rate(&mut bits)?;
         let channel_configuration = bits.take(4)?;
         let mut core = signalled;
         if matches!(signalled, 5 | 29) {
             // Hierarchical signalling: the rate above is the core's, the one here that of the output.
-            bits.sample_rate()?;
-            core = bits.object_type()?;
+            take_rate(&mut bits)?;
+            core = take_object_type(&mut bits)?;
         }
         // Main, LC, SSR, LTP share the GASpecificConfig that follows (section 4.4.1).
         if !(1..=4).contains(&core) {
@@ -88,40 +96,23 @@ impl AacConfig {
     }
 }
 
-/// Bits off the front of a slice, most significant first.
-struct Bits<'a> {
-    bytes: &'a [u8],
-    at: usize,
+/// Five bits, or eleven for the rarer ones (section 1.6.2.1).
+fn take_object_type(bits: &mut Bits<'_>) -> Result<u32, AacError> {
+    match bits.take(5)? {
+        31 => Ok(32 + bits.take(6)?),
+        object_type => Ok(object_type),
+    }
 }
 
-impl Bits<'_> {
-    fn take(&mut self, bits: usize) -> Result<u32, AacError> {
-        let mut value = 0;
-        for _ in 0..bits {
-            let byte = self.bytes.get(self.at / 8).ok_or(AacError::Truncated)?;
-            value = (value << 1) | u32::from(byte >> (7 - self.at % 8) & 1);
-            self.at += 1;
-        }
-        Ok(value)
-    }
-
-    fn object_type(&mut self) -> Result<u32, AacError> {
-        match self.take(5)? {
-            31 => Ok(32 + self.take(6)?),
-            object_type => Ok(object_type),
-        }
-    }
-
-    fn sample_rate(&mut self) -> Result<u32, AacError> {
-        let rate = match self.take(4)? {
-            EXPLICIT_RATE => self.take(24)?,
-            index => *SAMPLE_RATES.get(index as usize).ok_or(AacError::RateIndex(index))?,
-        };
-        if RATE_RANGE.contains(&rate) {
-            Ok(rate)
-        } else {
-            Err(AacError::Rate(rate))
-        }
+fn take_rate(bits: &mut Bits<'_>) -> Result<u32, AacError> {
+    let rate = match bits.take(4)? {
+        EXPLICIT_RATE => bits.take(24)?,
+        index => *SAMPLE_RATES.get(index as usize).ok_or(AacError::RateIndex(index))?,
+    };
+    if RATE_RANGE.contains(&rate) {
+        Ok(rate)
+    } else {
+        Err(AacError::Rate(rate))
     }
 }
 

@@ -9,8 +9,8 @@ use h264_reader::nal::{Nal, RefNal, sps::SeqParameterSet};
 const RECORD_MAX: usize = 16 << 10;
 /// NAL unit type of a sequence parameter set (ITU-T H.264 table 7-1).
 const NAL_SPS: u8 = 7;
-/// Fastest nominal frame rate believed. Beyond it the VUI states a clock, not a frame rate.
-const FRAME_RATE_MAX: u32 = 300;
+/// NAL unit type of an IDR slice (ITU-T H.264 table 7-1).
+const NAL_IDR: u8 = 5;
 
 /// A parsed H.264 decoder configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,6 +101,11 @@ impl AvcConfig {
     }
 }
 
+/// Whether a NAL unit of this first byte is a slice of an IDR picture, at which decoding can begin.
+pub const fn is_idr(header: u8) -> bool {
+    header & 0x1f == NAL_IDR
+}
+
 /// A counted list of length-prefixed parameter sets off the front of `rest`.
 fn parameter_sets<'a>(rest: &mut &'a [u8], count_mask: u8) -> Result<Vec<&'a [u8]>, AvcError> {
     let (&count, mut tail) = rest.split_first().ok_or(AvcError::Truncated)?;
@@ -123,18 +128,12 @@ fn picture_size(sps: &SeqParameterSet) -> Result<(u16, u16), AvcError> {
         return Err(AvcError::PictureSize(wide.saturating_mul(16), high.saturating_mul(16)));
     }
     let (width, height) = sps.pixel_dimensions().map_err(|e| AvcError::Sps(format!("{e:?}")))?;
-    match (u16::try_from(width), u16::try_from(height)) {
-        (Ok(w), Ok(h)) if w > 0 && h > 0 => Ok((w, h)),
-        _ => Err(AvcError::PictureSize(width, height)),
-    }
+    super::picture_size(width, height).ok_or(AvcError::PictureSize(width, height))
 }
 
 /// Two field ticks make a frame (ITU-T H.264 section E.2.1). `None`: nothing a frame rate could be.
 fn frame_duration(num_units_in_tick: u32, time_scale: u32) -> Option<(u32, u32)> {
-    let numerator = num_units_in_tick.checked_mul(2)?;
-    let at_most_one_second = numerator <= time_scale;
-    let believable = u64::from(time_scale) <= u64::from(numerator) * u64::from(FRAME_RATE_MAX);
-    (numerator > 0 && at_most_one_second && believable).then_some((numerator, time_scale))
+    super::frame_duration(num_units_in_tick.checked_mul(2)?, time_scale)
 }
 
 #[cfg(test)]

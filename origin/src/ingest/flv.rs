@@ -1,9 +1,10 @@
-//! RTMP audio and video messages (the tag bodies of the FLV format, Adobe FLV 10.1 sections E.4.2 and E.4.3) become
-//! decoder configurations and access units. Pure, and without copying: an access unit is a slice of its message.
+//! RTMP audio and video messages (the tag bodies of the FLV format, Adobe FLV 10.1 sections E.4.2 and E.4.3, and those of
+//! Enhanced RTMP) become decoder configurations and access units. Pure, and without copying: an access unit is a slice
+//! of its message.
 //!
-//! Before this: `rtmp/session.rs`. After this: `ingest/timeline.rs`.
+//! Before this: `rtmp/session.rs`. Beside it: `flv/enhanced.rs`. After this: `ingest/timeline.rs`.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::{Buf, Bytes};
 
@@ -11,33 +12,42 @@ use crate::{
     codec::{
         CodecConfig,
         aac::{AacConfig, AacError},
-        avc::{AvcConfig, AvcError},
+        av1::{Av1Config, Av1Error},
+        avc::{self, AvcConfig, AvcError},
+        hevc::{self, HevcConfig, HevcError},
+        opus::{OpusConfig, OpusError},
     },
-    package::frame::TrackKind,
+    package::frame::{TrackId, TrackKind},
 };
 
-/// Video frames dropped while waiting for a decoder configuration before we give up: ten seconds at 30 fps.
+mod enhanced;
+
+use enhanced::{FourCc, Packet, Purpose};
+
+/// Frames of a video track dropped while waiting for its decoder configuration before we give up: ten seconds at 30 fps.
 pub const FRAMES_BEFORE_CONFIG_MAX: u32 = 300;
+/// The FourCCs that Enhanced RTMP messages may have here.
+pub const VIDEO_CODECS: [&str; 3] = ["avc1", "hvc1", "av01"];
+pub const AUDIO_CODECS: [&str; 2] = ["mp4a", "Opus"];
+/// Most tracks of a kind in one publish.
+pub const TRACKS_MAX: usize = 8;
 
-/// NAL unit type of an IDR slice (ITU-T H.264 table 7-1).
-const NAL_IDR: u8 = 5;
-
-/// What one message amounts to.
+/// What a message amounts to: one [`Unit`] per track in it, or none.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Unit {
-    /// A decoder configuration, first or changed. A repeated one is [`Unit::Nothing`].
-    Config(Arc<CodecConfig>),
+    /// A track's decoder configuration, first or changed; never a repeated one.
+    Config(TrackId, Arc<CodecConfig>),
     Frame(RawFrame),
     /// Left out, the publish goes on.
     Dropped(TrackKind, DropReason),
-    /// Nothing to publish: empty, end of sequence, metadata.
-    Nothing,
 }
 
 /// One access unit; its decode time is the message's timestamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawFrame {
-    pub track: TrackKind,
+    pub track: TrackId,
+    /// To be added to the message's timestamp, in nanoseconds, below a millisecond.
+    pub nanos: u32,
     /// Presentation minus decode time, in milliseconds.
     pub composition_ms: i32,
     pub key: bool,
@@ -49,7 +59,7 @@ pub struct RawFrame {
 pub enum DropReason {
     /// It came before its decoder configuration.
     BeforeConfig,
-    /// Its NAL unit lengths do not add up.
+    /// Its NAL unit lengths, or sizes of AV1 units, do not add up.
     Malformed,
 }
 
@@ -68,18 +78,28 @@ impl DropReason {
 /// Why a publish cannot be packaged. All are the encoder's settings; trying again without changing them is of no use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FlvError {
-    #[error("video codec {0} is not supported, H.264 is")]
+    #[error("video codec {0} is not supported, H.264, HEVC and AV1 are")]
     UnsupportedVideo(String),
-    #[error("audio codec {0} is not supported, AAC is")]
+    #[error("audio codec {0} is not supported, AAC and Opus are")]
     UnsupportedAudio(String),
-    #[error("H.264 without parameter sets")]
+    #[error("more than {TRACKS_MAX} {} tracks", .0.as_str())]
+    TooManyTracks(TrackKind),
+    #[error("video without parameter sets")]
     NoParameterSets,
     #[error("media message ends inside its header")]
     Truncated,
+    #[error("multitrack message with {0}")]
+    Multitrack(&'static str),
     #[error("H.264 configuration: {0}")]
     Avc(AvcError),
+    #[error("HEVC configuration: {0}")]
+    Hevc(HevcError),
+    #[error("AV1 configuration: {0}")]
+    Av1(#[from] Av1Error),
     #[error("AAC configuration: {0}")]
     Aac(#[from] AacError),
+    #[error("Opus configuration: {0}")]
+    Opus(#[from] OpusError),
 }
 
 impl From<AvcError> for FlvError {
@@ -91,19 +111,29 @@ impl From<AvcError> for FlvError {
     }
 }
 
-/// Remembers what the next messages of a publish need: the configurations in force.
+impl From<HevcError> for FlvError {
+    fn from(error: HevcError) -> Self {
+        match error {
+            HevcError::NoParameterSets => Self::NoParameterSets,
+            other => Self::Hevc(other),
+        }
+    }
+}
+
+/// Remembers what the next messages of a publish need: the configurations in force. Messages go in, units are polled.
 #[derive(Debug, Default)]
 pub struct Demuxer {
-    video: Option<VideoTrack>,
-    /// The AudioSpecificConfig in force.
-    audio: Option<Bytes>,
-    video_before_config: u32,
+    /// At most [`TRACKS_MAX`] of each kind.
+    tracks: Vec<Track>,
+    /// At most one per track of the message that was put in last.
+    units: VecDeque<Unit>,
 }
 
 #[derive(Debug)]
-struct VideoTrack {
-    record: Bytes,
-    nal_length_size: u8,
+struct Track {
+    id: TrackId,
+    config: Option<Arc<CodecConfig>>,
+    frames_before_config: u32,
 }
 
 impl Demuxer {
@@ -111,43 +141,52 @@ impl Demuxer {
         Self::default()
     }
 
+    /// What the last messages amount to, in order.
+    pub fn poll(&mut self) -> Option<Unit> {
+        self.units.pop_front()
+    }
+
     /// A video message (RTMP type 9).
-    pub fn video(&mut self, mut payload: Bytes) -> Result<Unit, FlvError> {
+    pub fn video(&mut self, mut payload: Bytes) -> Result<(), FlvError> {
         let Some(&first) = payload.first() else {
-            return Ok(Unit::Nothing);
+            return Ok(());
         };
         if first & 0x80 != 0 {
-            return enhanced_video(first, &payload);
+            return self.enhanced(TrackKind::Video, payload);
         }
         let (frame_type, codec) = (first >> 4, first & 0x0f);
         if frame_type == 5 {
-            return Ok(Unit::Nothing); // server command frame
+            return Ok(()); // server command frame
         }
         if codec != 7 {
             return Err(FlvError::UnsupportedVideo(video_codec_name(codec)));
         }
-        let Some(&[_, packet_type, c0, c1, c2]) = payload.first_chunk() else {
+        let Some(&[_, packet_type]) = payload.first_chunk() else {
             return Err(FlvError::Truncated);
         };
-        payload.advance(5);
+        payload.advance(2);
         match packet_type {
-            0 => self.video_config(payload),
-            1 => {
-                let composition_ms = i32::from_be_bytes([c0, c1, c2, 0]) >> 8;
-                self.video_frame(composition_ms, payload)
+            0 => {
+                take_composition(&mut payload)?;
+                self.config(TrackId::VIDEO, FourCc::AVC, payload)
             }
-            _ => Ok(Unit::Nothing),
+            1 => {
+                let composition_ms = take_composition(&mut payload)?;
+                self.frame(TrackId::VIDEO, FourCc::AVC, 0, composition_ms, payload)
+            }
+            _ => Ok(()),
         }
     }
 
     /// An audio message (RTMP type 8).
-    pub fn audio(&mut self, mut payload: Bytes) -> Result<Unit, FlvError> {
+    pub fn audio(&mut self, mut payload: Bytes) -> Result<(), FlvError> {
+        const EX_HEADER: u8 = 9;
         let Some(&first) = payload.first() else {
-            return Ok(Unit::Nothing);
+            return Ok(());
         };
         let format = first >> 4;
-        if format == 9 {
-            return Err(FlvError::UnsupportedAudio(fourcc(&payload)));
+        if format == EX_HEADER {
+            return self.enhanced(TrackKind::Audio, payload);
         }
         if format != 10 {
             return Err(FlvError::UnsupportedAudio(audio_codec_name(format)));
@@ -156,104 +195,174 @@ impl Demuxer {
             return Err(FlvError::Truncated);
         };
         payload.advance(2);
-        if packet_type == 0 {
-            return self.audio_config(payload);
+        match packet_type {
+            0 => self.config(TrackId::AUDIO, FourCc::AAC, payload),
+            _ => self.frame(TrackId::AUDIO, FourCc::AAC, 0, 0, payload),
         }
-        if payload.is_empty() {
-            return Ok(Unit::Nothing);
-        }
-        if self.audio.is_none() {
-            return Ok(Unit::Dropped(TrackKind::Audio, DropReason::BeforeConfig));
-        }
-        Ok(Unit::Frame(RawFrame {
-            track: TrackKind::Audio,
-            composition_ms: 0,
-            key: true,
-            data: payload,
-        }))
     }
 
-    fn video_config(&mut self, record: Bytes) -> Result<Unit, FlvError> {
-        if record.is_empty() {
+    fn enhanced(&mut self, kind: TrackKind, payload: Bytes) -> Result<(), FlvError> {
+        enhanced::split(kind, payload, |packet| self.packet(kind, packet))
+    }
+
+    fn packet(&mut self, kind: TrackKind, packet: Packet) -> Result<(), FlvError> {
+        let Packet {
+            purpose,
+            codec,
+            track: number,
+            nanos,
+            mut body,
+        } = packet;
+        match (kind, codec) {
+            (TrackKind::Video, FourCc::AVC | FourCc::HEVC | FourCc::AV1) => {}
+            (TrackKind::Audio, FourCc::AAC | FourCc::OPUS) => {}
+            (TrackKind::Video, other) => return Err(FlvError::UnsupportedVideo(other.to_string())),
+            (TrackKind::Audio, other) => return Err(FlvError::UnsupportedAudio(other.to_string())),
+        }
+        let id = TrackId { kind, number };
+        match purpose {
+            Purpose::SequenceStart => self.config(id, codec, body),
+            Purpose::CodedFrames => {
+                let composition_ms = match codec {
+                    FourCc::AVC | FourCc::HEVC => take_composition(&mut body)?,
+                    _ => 0,
+                };
+                self.frame(id, codec, nanos, composition_ms, body)
+            }
+            Purpose::CodedFramesX => self.frame(id, codec, nanos, 0, body),
+            // AAC and Opus say it themselves.
+            Purpose::MultichannelConfig => Ok(()),
+        }
+    }
+
+    /// The state of a track; new tracks are counted.
+    fn track(&mut self, id: TrackId) -> Result<&mut Track, FlvError> {
+        let at = match self.tracks.iter().position(|track| track.id == id) {
+            Some(at) => at,
+            None => {
+                let of_kind = self.tracks.iter().filter(|track| track.id.kind == id.kind).count();
+                if of_kind >= TRACKS_MAX {
+                    return Err(FlvError::TooManyTracks(id.kind));
+                }
+                self.tracks.push(Track {
+                    id,
+                    config: None,
+                    frames_before_config: 0,
+                });
+                self.tracks.len() - 1
+            }
+        };
+        self.tracks.get_mut(at).ok_or(FlvError::TooManyTracks(id.kind))
+    }
+
+    fn config(&mut self, id: TrackId, codec: FourCc, record: Bytes) -> Result<(), FlvError> {
+        let track = self.track(id)?;
+        if track
+            .config
+            .as_ref()
+            .is_some_and(|config| is_same(config, codec, &record))
+        {
+            return Ok(());
+        }
+        if record.is_empty() && id.kind == TrackKind::Video {
             return Err(FlvError::NoParameterSets);
         }
-        if self.video.as_ref().is_some_and(|v| v.record == record) {
-            return Ok(Unit::Nothing);
-        }
         // Kept for the whole publish: it must not hold on to a whole message.
-        let config = AvcConfig::parse(Bytes::copy_from_slice(&record))?;
-        self.video = Some(VideoTrack {
-            record: config.record.clone(),
-            nal_length_size: config.nal_length_size,
+        let record = Bytes::copy_from_slice(&record);
+        let config = Arc::new(match codec {
+            FourCc::HEVC => CodecConfig::Hevc(HevcConfig::parse(record)?),
+            FourCc::AV1 => CodecConfig::Av1(Av1Config::parse(record)?),
+            FourCc::AAC => CodecConfig::Aac(AacConfig::parse(record)?),
+            FourCc::OPUS => CodecConfig::Opus(OpusConfig::parse(record)?),
+            _ => CodecConfig::Avc(AvcConfig::parse(record)?),
         });
-        Ok(Unit::Config(Arc::new(CodecConfig::Avc(config))))
+        track.config = Some(config.clone());
+        self.units.push_back(Unit::Config(id, config));
+        Ok(())
     }
 
-    fn video_frame(&mut self, composition_ms: i32, data: Bytes) -> Result<Unit, FlvError> {
+    fn frame(
+        &mut self,
+        id: TrackId,
+        codec: FourCc,
+        nanos: u32,
+        composition_ms: i32,
+        data: Bytes,
+    ) -> Result<(), FlvError> {
         if data.is_empty() {
-            return Ok(Unit::Nothing);
+            return Ok(());
         }
-        let Some(track) = &self.video else {
-            self.video_before_config += 1;
-            if self.video_before_config > FRAMES_BEFORE_CONFIG_MAX {
-                return Err(FlvError::NoParameterSets);
+        let track = self.track(id)?;
+        let config = track.config.as_ref().filter(|config| fourcc(config) == codec);
+        let unit = match config {
+            Some(config) => match is_key(config, &data) {
+                Some(key) => Unit::Frame(RawFrame {
+                    track: id,
+                    nanos,
+                    composition_ms,
+                    key,
+                    data,
+                }),
+                None => Unit::Dropped(id.kind, DropReason::Malformed),
+            },
+            None => {
+                if id.kind == TrackKind::Video {
+                    track.frames_before_config += 1;
+                    if track.frames_before_config > FRAMES_BEFORE_CONFIG_MAX {
+                        return Err(FlvError::NoParameterSets);
+                    }
+                }
+                Unit::Dropped(id.kind, DropReason::BeforeConfig)
             }
-            return Ok(Unit::Dropped(TrackKind::Video, DropReason::BeforeConfig));
         };
-        let Some(key) = contains_idr(&data, usize::from(track.nal_length_size)) else {
-            return Ok(Unit::Dropped(TrackKind::Video, DropReason::Malformed));
-        };
-        Ok(Unit::Frame(RawFrame {
-            track: TrackKind::Video,
-            composition_ms,
-            key,
-            data,
-        }))
-    }
-
-    fn audio_config(&mut self, asc: Bytes) -> Result<Unit, FlvError> {
-        if self.audio.as_ref() == Some(&asc) {
-            return Ok(Unit::Nothing);
-        }
-        let config = AacConfig::parse(Bytes::copy_from_slice(&asc))?;
-        self.audio = Some(config.asc.clone());
-        Ok(Unit::Config(Arc::new(CodecConfig::Aac(config))))
+        self.units.push_back(unit);
+        Ok(())
     }
 }
 
-/// Whether an access unit holds an IDR slice; the FLV frame type also marks recovery points, which are not independent.
-/// `None`: lengths do not add up.
-fn contains_idr(mut data: &[u8], length_size: usize) -> Option<bool> {
-    let mut idr = false;
+fn fourcc(config: &CodecConfig) -> FourCc {
+    match config {
+        CodecConfig::Avc(_) => FourCc::AVC,
+        CodecConfig::Hevc(_) => FourCc::HEVC,
+        CodecConfig::Av1(_) => FourCc::AV1,
+        CodecConfig::Aac(_) => FourCc::AAC,
+        CodecConfig::Opus(_) => FourCc::OPUS,
+    }
+}
+
+fn is_same(config: &CodecConfig, codec: FourCc, record: &Bytes) -> bool {
+    fourcc(config) == codec && config.record() == record
+}
+
+/// Composition time in milliseconds: 24 bits, signed.
+fn take_composition(body: &mut Bytes) -> Result<i32, FlvError> {
+    let &[a, b, c] = body.first_chunk().ok_or(FlvError::Truncated)?;
+    body.advance(3);
+    Ok(i32::from_be_bytes([a, b, c, 0]) >> 8)
+}
+
+/// Whether decoding can begin at an access unit. The frame type in the header is not believed: encoders mark recovery
+/// points too. `None`: lengths do not add up.
+fn is_key(config: &CodecConfig, data: &[u8]) -> Option<bool> {
+    match config {
+        CodecConfig::Avc(config) => any_nal_unit(data, config.nal_length_size, avc::is_idr),
+        CodecConfig::Hevc(config) => any_nal_unit(data, config.nal_length_size, hevc::is_random_access),
+        CodecConfig::Av1(config) => config.is_key(data),
+        CodecConfig::Aac(_) | CodecConfig::Opus(_) => Some(true),
+    }
+}
+
+/// Whether `wanted` holds for the first byte of any NAL unit. `None`: lengths do not add up.
+fn any_nal_unit(mut data: &[u8], length_size: u8, wanted: fn(u8) -> bool) -> Option<bool> {
+    let mut found = false;
     while !data.is_empty() {
-        let (prefix, rest) = data.split_at_checked(length_size)?;
+        let (prefix, rest) = data.split_at_checked(usize::from(length_size))?;
         let length = prefix.iter().fold(0usize, |n, &b| (n << 8) | usize::from(b));
         let (unit, rest) = rest.split_at_checked(length)?;
-        idr |= unit.first().is_some_and(|header| header & 0x1f == NAL_IDR);
+        found |= unit.first().is_some_and(|&header| wanted(header));
         data = rest;
     }
-    Some(idr)
-}
-
-/// Enhanced RTMP v1: packet type in the low nibble of the first byte, then a FourCC. Metadata packets are no codec's
-/// business, all else needs a codec that the old header cannot name.
-fn enhanced_video(first: u8, payload: &[u8]) -> Result<Unit, FlvError> {
-    const METADATA: u8 = 4;
-    match first & 0x0f {
-        METADATA => Ok(Unit::Nothing),
-        _ => Err(FlvError::UnsupportedVideo(fourcc(payload))),
-    }
-}
-
-/// The FourCC after the first byte, made printable.
-fn fourcc(payload: &[u8]) -> String {
-    let name: String = payload
-        .iter()
-        .skip(1)
-        .take(4)
-        .map(|&b| if b.is_ascii_alphanumeric() { char::from(b) } else { '?' })
-        .collect();
-    format!("{name} (Enhanced RTMP)")
+    Some(found)
 }
 
 fn video_codec_name(codec: u8) -> String {
@@ -280,123 +389,4 @@ fn audio_codec_name(format: u8) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::codec::avc::tests::X264_720P30;
-
-    fn video_config() -> Bytes {
-        [&[0x17, 0, 0, 0, 0], X264_720P30].concat().into()
-    }
-
-    /// One NAL unit of the given header byte.
-    fn access_unit(first: u8, composition: [u8; 3], nal: u8) -> Bytes {
-        let [a, b, c] = composition;
-        vec![first, 1, a, b, c, 0, 0, 0, 2, nal, 0xaa].into()
-    }
-
-    fn ready() -> Demuxer {
-        let mut demuxer = Demuxer::new();
-        demuxer.video(video_config()).unwrap();
-        demuxer.audio(vec![0xaf, 0, 0x12, 0x10].into()).unwrap();
-        demuxer
-    }
-
-    #[test]
-    fn a_configuration_is_told_once() {
-        let mut demuxer = Demuxer::new();
-        assert!(matches!(demuxer.video(video_config()), Ok(Unit::Config(_))));
-        assert_eq!(demuxer.video(video_config()), Ok(Unit::Nothing));
-        let asc = Bytes::from_static(&[0xaf, 0, 0x12, 0x10]);
-        assert!(matches!(demuxer.audio(asc.clone()), Ok(Unit::Config(_))));
-        assert_eq!(demuxer.audio(asc), Ok(Unit::Nothing));
-    }
-
-    #[test]
-    fn only_an_idr_is_a_key_frame_whatever_the_header_says() {
-        let frame = |unit| match ready().video(unit) {
-            Ok(Unit::Frame(frame)) => frame,
-            other => panic!("{other:?}"),
-        };
-        let idr = frame(access_unit(0x17, [0, 0, 80], 0x65));
-        assert!(idr.key);
-        assert_eq!((idr.composition_ms, idr.data.len()), (80, 6));
-        assert!(!frame(access_unit(0x17, [0; 3], 0x41)).key);
-        let early = frame(access_unit(0x27, [0xff, 0xff, 0xd8], 0x01));
-        assert_eq!(early.composition_ms, -40);
-    }
-
-    #[test]
-    fn frames_before_their_configuration_are_dropped_but_not_for_ever() {
-        let mut demuxer = Demuxer::new();
-        let dropped = |track| Ok(Unit::Dropped(track, DropReason::BeforeConfig));
-        assert_eq!(demuxer.audio(vec![0xaf, 1, 9].into()), dropped(TrackKind::Audio));
-        for _ in 0..FRAMES_BEFORE_CONFIG_MAX {
-            let unit = access_unit(0x17, [0; 3], 0x65);
-            assert_eq!(demuxer.video(unit), dropped(TrackKind::Video));
-        }
-        let last = demuxer.video(access_unit(0x17, [0; 3], 0x65));
-        assert_eq!(last, Err(FlvError::NoParameterSets));
-    }
-
-    #[test]
-    fn h264_without_parameter_sets_is_named() {
-        let empty = Demuxer::new().video(vec![0x17, 0, 0, 0, 0].into());
-        assert_eq!(empty, Err(FlvError::NoParameterSets));
-        let none = Demuxer::new().video(vec![0x17, 0, 0, 0, 0, 1, 0x64, 0, 0x1f, 0xff, 0xe0, 0].into());
-        assert_eq!(none, Err(FlvError::NoParameterSets));
-    }
-
-    #[test]
-    fn lengths_that_do_not_add_up_cost_one_frame() {
-        let mut demuxer = ready();
-        let lying = Bytes::from_static(&[0x27, 1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x41]);
-        let malformed = Unit::Dropped(TrackKind::Video, DropReason::Malformed);
-        assert_eq!(demuxer.video(lying), Ok(malformed));
-        assert!(matches!(
-            demuxer.video(access_unit(0x27, [0; 3], 0x41)),
-            Ok(Unit::Frame(_))
-        ));
-    }
-
-    #[test]
-    fn other_codecs_are_refused_by_name() {
-        let video = |bytes: &'static [u8]| Demuxer::new().video(Bytes::from_static(bytes)).unwrap_err().to_string();
-        assert!(video(b"\x90hvc1").contains("hvc1"));
-        assert!(video(b"\x91av01").contains("av01"));
-        assert!(video(&[0x12, 0, 0]).contains("H.263"));
-        let audio = |bytes: &'static [u8]| Demuxer::new().audio(Bytes::from_static(bytes)).unwrap_err().to_string();
-        assert!(audio(b"\x90Opus").contains("Opus"));
-        assert!(audio(&[0x2f, 0xff]).contains("MP3"));
-    }
-
-    #[test]
-    fn nothing_comes_of_empty_messages_ends_and_metadata() {
-        let mut demuxer = ready();
-        for video in [
-            &[][..],
-            &[0x17, 2, 0, 0, 0],
-            &[0x17, 1, 0, 0, 0],
-            &[0x57, 0],
-            &[0xd4, b'a'],
-        ] {
-            assert_eq!(demuxer.video(Bytes::copy_from_slice(video)), Ok(Unit::Nothing));
-        }
-        for audio in [&[][..], &[0xaf, 1]] {
-            assert_eq!(demuxer.audio(Bytes::copy_from_slice(audio)), Ok(Unit::Nothing));
-        }
-        assert_eq!(demuxer.video(vec![0x17, 1].into()), Err(FlvError::Truncated));
-    }
-
-    proptest! {
-        #[test]
-        fn no_message_panics(messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8)) {
-            let mut demuxer = ready();
-            for message in messages {
-                let _ = demuxer.video(message.clone().into());
-                let _ = demuxer.audio(message.into());
-            }
-        }
-    }
-}
+mod tests;

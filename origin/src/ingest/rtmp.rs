@@ -2,10 +2,13 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `server.rs` | sockets, tasks and time limits: the only file here that waits |
+//! | `server.rs` | listeners: plain, TLS, shared and own ports |
+//! | `lobby.rs` | how many connections there may be, and which has to go |
+//! | `connection.rs` | one connection: its socket and every time limit |
 //! | `session.rs` | the dialogue of one connection: bytes in, replies and steps out |
 //! | `chunk.rs` | chunk streams → messages |
 //! | `amf0.rs` `command.rs` `reply.rs` | what messages say, and what we say back |
+//! | `enhanced.rs` | what we can do of Enhanced RTMP |
 //! | `end.rs` | every way a connection ends |
 //! | `metrics.rs` | what is counted |
 //!
@@ -15,7 +18,10 @@
 pub mod amf0;
 pub mod chunk;
 pub mod command;
+mod connection;
 pub mod end;
+mod enhanced;
+pub mod lobby;
 pub mod metrics;
 mod reply;
 pub mod server;
@@ -25,25 +31,32 @@ use std::{sync::Arc, time::Duration};
 
 pub use end::End;
 pub use metrics::Metrics;
-pub use server::serve;
+pub use server::Server;
 
-/// The application name of every push: `rtmp://host/app/<key>`.
-pub const APP: &str = "app";
-
-/// What [`serve`] is told.
+/// What a [`Server`] is told.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     pub limits: Limits,
     pub metrics: Arc<Metrics>,
 }
 
-/// Bounds of the RTMP listener.
+/// Bounds of all RTMP listeners together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at a time, publishing or not; more are closed at once.
+    /// Connections at a time, publishing or not.
     pub connections: usize,
-    /// From accept to an accepted publish.
+    /// Connections that have not published yet; one more, and the oldest of them has to go.
+    pub strangers: usize,
+    /// Connections that have not published yet from one address (IPv6: one /64); more are closed at once.
+    pub strangers_per_address: usize,
+    /// From accept to an accepted publish, TLS included.
     pub publish_within: Duration,
+    /// Slower than this, in bytes per second on average, is too slow before the publish …
+    pub slowest: u64,
+    /// … once this much time has gone by.
+    pub slow_grace: Duration,
+    /// How long a refusal that may answer a guess is held back.
+    pub slow_refusal: Duration,
     /// Longest time without a frame or configuration of a publishing encoder.
     pub silence: Duration,
     /// Longest time for a reply to leave.
@@ -55,8 +68,13 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 1024,
+            connections: 4096,
+            strangers: 1024,
+            strangers_per_address: 256,
             publish_within: Duration::from_secs(10),
+            slowest: 100,
+            slow_grace: Duration::from_secs(3),
+            slow_refusal: Duration::from_secs(1),
             silence: Duration::from_secs(15),
             write_within: Duration::from_secs(5),
             drain: Duration::from_secs(2),

@@ -1,4 +1,4 @@
-//! Encoder timestamps made sane: 32-bit milliseconds of two tracks in, one continuous media timeline out. Pure; the
+//! Encoder timestamps made sane: 32-bit milliseconds of all tracks in, one continuous media timeline out. Pure; the
 //! time of arrival is an argument.
 //!
 //! Promises: a track's decode times never decrease; audio and video that the encoder stamped alike stay together,
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use weir_shared::media::time::MediaTime;
 
-use crate::package::frame::TrackKind;
+use crate::package::frame::TrackId;
 
 /// Where a publish begins on its timeline, so that a track that starts a little earlier than the first frame that
 /// arrived does not go negative.
@@ -68,17 +68,20 @@ impl Repair {
 /// The normaliser of one publish.
 #[derive(Debug, Default)]
 pub struct Timeline {
-    video: Option<Track>,
-    audio: Option<Track>,
+    /// As many as `ingest/flv.rs` lets through.
+    tracks: Vec<Track>,
     /// Number of the newest offset.
     newest: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Track {
+    id: TrackId,
     offset: Offset,
     /// Last decode time, in milliseconds on the timeline.
     last_ms: i64,
+    /// The same with the nanoseconds that the encoder gave beyond it.
+    last: MediaTime,
     arrived: Instant,
     cadence_ms: i64,
 }
@@ -104,12 +107,13 @@ impl Timeline {
         Self::default()
     }
 
-    /// Places a frame with the encoder's decode time and composition offset, both in milliseconds, that arrived `now`.
-    pub fn place(&mut self, kind: TrackKind, timestamp: u32, composition_ms: i32, now: Instant) -> Placed {
-        let (own, other) = match kind {
-            TrackKind::Video => (self.video, self.audio),
-            TrackKind::Audio => (self.audio, self.video),
-        };
+    /// Places a frame with the encoder's decode time in milliseconds and `nanos` beyond it (below a millisecond), and
+    /// its composition offset in milliseconds, that arrived `now`.
+    pub fn place(&mut self, id: TrackId, timestamp: u32, nanos: u32, composition_ms: i32, now: Instant) -> Placed {
+        let own = self.tracks.iter().find(|track| track.id == id).copied();
+        // Of the others, the one that has jumped last: it knows where the timeline goes on.
+        let others = self.tracks.iter().filter(|track| track.id != id);
+        let other = others.max_by_key(|track| (track.offset.number, track.arrived)).copied();
         let (offset, at_ms, repair) = self.locate(own, other, timestamp, now);
 
         let floor_ms = own.map_or(0, |track| track.last_ms);
@@ -125,18 +129,22 @@ impl Timeline {
             1..SILENCE_MIN_MS => step_ms,
             _ => track.cadence_ms,
         });
-        let track = Some(Track {
+        let exact = MediaTime::from_nanos(dts_ms.saturating_mul(1_000_000).saturating_add(i64::from(nanos)));
+        let dts = own.map_or(exact, |track| track.last.max(exact));
+        let track = Track {
+            id,
             offset,
             last_ms: dts_ms,
+            last: dts,
             arrived: now,
             cadence_ms,
-        });
-        match kind {
-            TrackKind::Video => self.video = track,
-            TrackKind::Audio => self.audio = track,
+        };
+        match self.tracks.iter_mut().find(|track| track.id == id) {
+            Some(place) => *place = track,
+            None => self.tracks.push(track),
         }
         Placed {
-            dts: MediaTime::from_millis(dts_ms),
+            dts,
             composition_offset: MediaTime::from_millis(composition_ms),
             repair,
         }

@@ -3,10 +3,11 @@
 //! Before this: `ingest` (events). After this: `live/snapshot.rs`, `live/master.rs` (what readers see).
 //!
 //! Video leads: it cuts segments at its key frames and audio follows at the same presentation times, so that both
-//! renditions carry the same sequence numbers for the same content. Audio alone cuts by itself.
+//! renditions carry the same sequence numbers for the same content. Audio alone cuts by itself: the track with the lowest
+//! number leads the others.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -21,7 +22,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use weir_shared::{
-    hls::{multivariant, playlist::ServerControl, position::MediaSequence},
+    hls::{
+        multivariant,
+        playlist::{RenditionReport, ServerControl},
+        position::MediaSequence,
+    },
     id::{Epoch, RenditionName, StreamKey},
     media::time::MediaTime,
 };
@@ -36,7 +41,7 @@ use crate::{
     ingest::{Announced, Event},
     metrics::Metrics,
     package::{
-        frame::{Frame, TrackKind},
+        frame::{Frame, TrackId, TrackKind},
         segmenter::{Mode, Targets},
     },
 };
@@ -78,7 +83,12 @@ pub struct Pipeline {
     clock: Option<ClockMap>,
     announced: Announced,
     video: Option<Track>,
-    audio: Option<Track>,
+    /// The encoder's number of the video track that is packaged: the first it configured.
+    video_number: u8,
+    /// By the encoder's track number; each is a rendition of its own.
+    audio: BTreeMap<u8, Track>,
+    /// The audio track that cuts segments, once it is known that no video does.
+    audio_lead: Option<u8>,
     video_started: bool,
     waiting_audio: VecDeque<Frame>,
     /// When waiting for another track ends.
@@ -111,7 +121,9 @@ impl Pipeline {
             clock: None,
             announced: Announced::default(),
             video: None,
-            audio: None,
+            video_number: 0,
+            audio: BTreeMap::new(),
+            audio_lead: None,
             video_started: false,
             waiting_audio: VecDeque::new(),
             patience: None,
@@ -152,7 +164,7 @@ impl Pipeline {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Announced(announced) => self.announce(announced),
-            Event::Config(config) => self.configure(config),
+            Event::Config(track, config) => self.configure(track, config),
             Event::Frame(frame) => self.frame(frame),
         }
     }
@@ -169,55 +181,93 @@ impl Pipeline {
         };
     }
 
-    fn configure(&mut self, config: Arc<CodecConfig>) {
-        let kind = config.track();
-        let announced = self.announced;
-        let other = match kind {
-            TrackKind::Video => &self.audio,
-            TrackKind::Audio => &self.video,
-        };
-        // A track that joins late carries the same sequence numbers as the one already there.
-        let first_msn = other
-            .as_ref()
-            .map_or(self.first_msn, Track::next_msn)
-            .max(self.first_msn);
-        let (slot, name, mode, bitrate) = match kind {
-            TrackKind::Video => (&mut self.video, "video", Mode::Lead, announced.video_bitrate),
-            TrackKind::Audio => (&mut self.audio, "audio", Mode::Follow, announced.audio_bitrate),
-        };
-        if let Some(track) = slot {
+    fn configure(&mut self, id: TrackId, config: Arc<CodecConfig>) {
+        if !self.is_packaged(id) {
+            tracing::warn!(track = %id, "only one video track of a publish is packaged: this one is left out");
+            return;
+        }
+        if let Some(track) = self.track_mut(id) {
             track.set_config(config);
             return;
         }
+        let name = match id.kind {
+            TrackKind::Video => TrackId::VIDEO.to_string(),
+            TrackKind::Audio => id.to_string(),
+        };
         let Ok(name) = name.parse::<RenditionName>() else {
             return;
         };
-        tracing::info!(codec = config.codec_string(), track = kind.as_str(), "track");
-        *slot = Some(Track::new(
+        // A track that joins late carries the same sequence numbers as those already there.
+        let there = self.tracks().map(Track::next_msn).max();
+        let first_msn = there.unwrap_or(self.first_msn).max(self.first_msn);
+        let announced = self.announced;
+        tracing::info!(codec = config.codec_string(), track = %id, "track");
+        let track = Track::new(
             name,
             Start {
                 config,
-                mode,
+                mode: match id.kind {
+                    TrackKind::Video => Mode::Lead,
+                    TrackKind::Audio => Mode::Follow,
+                },
                 targets: self.settings.targets,
                 first_msn,
-                frame_rate: announced.frame_rate.filter(|_| kind == TrackKind::Video),
-                bitrate,
+                frame_rate: announced.frame_rate.filter(|_| id.kind == TrackKind::Video),
+                bitrate: match id.kind {
+                    TrackKind::Video => announced.video_bitrate,
+                    TrackKind::Audio => announced.audio_bitrate.filter(|_| id == TrackId::AUDIO),
+                },
                 window: self.settings.window,
             },
-        ));
-        if kind == TrackKind::Video
-            && let Some(audio) = &mut self.audio
-        {
-            audio.set_mode(Mode::Follow);
+        );
+        match id.kind {
+            TrackKind::Audio => {
+                self.audio.insert(id.number, track);
+            }
+            TrackKind::Video => {
+                self.video = Some(track);
+                self.video_number = id.number;
+                self.audio_lead = None;
+                for audio in self.audio.values_mut() {
+                    audio.set_mode(Mode::Follow);
+                }
+            }
+        }
+    }
+
+    /// All tracks, video first.
+    fn tracks(&self) -> impl Iterator<Item = &Track> {
+        self.video.iter().chain(self.audio.values())
+    }
+
+    /// Of a kind's tracks all are packaged if it is audio, and the first that was configured if it is video.
+    fn is_packaged(&self, id: TrackId) -> bool {
+        id.kind == TrackKind::Audio || self.video.is_none() || id.number == self.video_number
+    }
+
+    fn track(&self, id: TrackId) -> Option<&Track> {
+        match id.kind {
+            TrackKind::Video => self.video.as_ref(),
+            TrackKind::Audio => self.audio.get(&id.number),
+        }
+    }
+
+    fn track_mut(&mut self, id: TrackId) -> Option<&mut Track> {
+        match id.kind {
+            TrackKind::Video => self.video.as_mut(),
+            TrackKind::Audio => self.audio.get_mut(&id.number),
         }
     }
 
     fn frame(&mut self, frame: Frame) {
+        if !self.is_packaged(frame.track) {
+            return;
+        }
         let clock = *self.clock.get_or_insert_with(|| ClockMap {
             media: frame.dts,
             wall: SystemTime::now(),
         });
-        match frame.track {
+        match frame.track.kind {
             TrackKind::Video => {
                 let Some(video) = &mut self.video else { return };
                 let progress = video.push(frame, &clock, &self.metrics);
@@ -252,15 +302,28 @@ impl Pipeline {
         }
         if let Some(at) = progress.segment_start {
             if self.video_started {
-                if let Some(audio) = &mut self.audio {
-                    let followed = audio.cut_at(at, clock, &self.metrics);
-                    self.publish(TrackKind::Audio, &followed);
-                }
+                self.cut_audio_at(at, clock);
             } else {
                 self.start_audio_at(at, clock);
             }
         }
-        self.publish(TrackKind::Video, &progress);
+        self.publish(TrackId::VIDEO, &progress);
+    }
+
+    /// The leading track begins a segment: so do those that follow it and have begun at all.
+    fn cut_audio_at(&mut self, at: MediaTime, clock: &ClockMap) {
+        let begun = self.audio.iter().filter(|(_, audio)| audio.has_begun());
+        let followers: Vec<u8> = begun
+            .map(|(number, _)| *number)
+            .filter(|number| self.audio_lead != Some(*number))
+            .collect();
+        for number in followers {
+            let Some(audio) = self.audio.get_mut(&number) else {
+                continue;
+            };
+            let followed = audio.cut_at(at, clock, &self.metrics);
+            self.publish(audio_track(number), &followed);
+        }
     }
 
     /// The first key frame is here: audio from its time on is packaged, what came before is not.
@@ -275,9 +338,22 @@ impl Pipeline {
     }
 
     fn push_audio(&mut self, frame: Frame, clock: &ClockMap) {
-        let Some(audio) = &mut self.audio else { return };
+        let number = frame.track.number;
+        let lead = self.audio_lead.and_then(|lead| self.audio.get(&lead));
+        let open = self.video.as_ref().or(lead).map(Track::next_msn);
+        let Some(audio) = self.audio.get_mut(&number) else {
+            return;
+        };
+        if let Some(open) = open {
+            audio.join_at(open);
+        }
         let progress = audio.push(frame, clock, &self.metrics);
-        self.publish(TrackKind::Audio, &progress);
+        if self.audio_lead == Some(number)
+            && let Some(at) = progress.segment_start
+        {
+            self.cut_audio_at(at, clock);
+        }
+        self.publish(audio_track(number), &progress);
     }
 
     /// No video is coming: known from the encoder, or waited for long enough.
@@ -288,8 +364,9 @@ impl Pipeline {
     /// Audio cuts its segments itself from now on.
     fn go_on_without_video(&mut self, clock: &ClockMap) {
         self.video_started = true;
-        if let Some(audio) = &mut self.audio {
+        if let Some((&number, audio)) = self.audio.iter_mut().next() {
             audio.set_mode(Mode::Lead);
+            self.audio_lead = Some(number);
         }
         for frame in std::mem::take(&mut self.waiting_audio) {
             self.push_audio(frame, clock);
@@ -309,27 +386,32 @@ impl Pipeline {
             changed: true,
             ..Progress::default()
         };
-        self.publish(TrackKind::Video, &waited);
+        self.publish(TrackId::VIDEO, &waited);
     }
 
     /// Makes what `progress` changed in one rendition visible.
-    fn publish(&mut self, kind: TrackKind, progress: &Progress) {
+    fn publish(&mut self, id: TrackId, progress: &Progress) {
         if !progress.changed || !self.launch() {
             return;
         }
-        let (video, audio) = (&mut self.video, &mut self.audio);
-        let (mine, other) = match kind {
-            TrackKind::Video => (video, audio),
-            TrackKind::Audio => (audio, video),
-        };
-        let reports = other.as_ref().and_then(Track::report).into_iter().collect();
-        if let Some(track) = mine {
+        let own = self.track(id).map(|track| track.name.clone());
+        let reports = own.map(|own| self.reports_beside(&own)).unwrap_or_default();
+        if let Some(track) = self.track_mut(id) {
             track.publish(reports);
-            self.next_msn.fetch_max(track.next_msn().next().0, Ordering::AcqRel);
+            let next = track.next_msn().next();
+            self.next_msn.fetch_max(next.0, Ordering::AcqRel);
         }
         if progress.segment_end {
             self.refresh_figures();
         }
+    }
+
+    /// What a rendition's playlist says of the others.
+    fn reports_beside(&self, name: &RenditionName) -> Vec<RenditionReport> {
+        self.tracks()
+            .filter(|track| track.name != *name)
+            .filter_map(Track::report)
+            .collect()
     }
 
     /// Opens tracks to readers as soon as it is known which there are. True when at least one is open.
@@ -337,9 +419,8 @@ impl Pipeline {
         if !self.is_complete() {
             return self.server_control.is_some();
         }
-        let fresh: Vec<&mut Track> = [&mut self.video, &mut self.audio]
-            .into_iter()
-            .flatten()
+        let tracks = self.video.iter_mut().chain(self.audio.values_mut());
+        let fresh: Vec<&mut Track> = tracks
             .filter(|t| !t.is_published() && t.has_parts() && t.part_target().is_some())
             .collect();
         if fresh.is_empty() {
@@ -361,12 +442,13 @@ impl Pipeline {
             };
             self.renditions.push(track.launch(settings));
         }
-        let reports = [&self.video, &self.audio].map(|t| t.as_ref().and_then(Track::report));
-        if let Some(video) = &mut self.video {
-            video.publish(reports[1].clone().into_iter().collect());
-        }
-        if let Some(audio) = &mut self.audio {
-            audio.publish(reports[0].clone().into_iter().collect());
+        let every: Vec<(RenditionName, RenditionReport)> = self
+            .tracks()
+            .filter_map(|track| Some((track.name.clone(), track.report()?)))
+            .collect();
+        for track in self.video.iter_mut().chain(self.audio.values_mut()) {
+            let others = every.iter().filter(|(name, _)| *name != track.name);
+            track.publish(others.map(|(_, report)| report.clone()).collect());
         }
         self.refresh_master();
         true
@@ -377,10 +459,14 @@ impl Pipeline {
         if self.impatient || self.server_control.is_some() {
             return true;
         }
-        let ready = |t: &Option<Track>| t.as_ref().map(|t| t.has_parts() && t.part_target().is_some());
+        let ready = |t: &Track| t.has_parts() && t.part_target().is_some();
+        let audio_ready = self.audio.values().all(ready);
         let states = [
-            (ready(&self.video), self.announced.has_video),
-            (ready(&self.audio), self.announced.has_audio),
+            (self.video.as_ref().map(ready), self.announced.has_video),
+            (
+                (!self.audio.is_empty()).then_some(audio_ready),
+                self.announced.has_audio,
+            ),
         ];
         let wait = states
             .into_iter()
@@ -400,8 +486,7 @@ impl Pipeline {
     }
 
     fn refresh_figures(&mut self) {
-        let tracks = [&self.video, &self.audio];
-        let sum = |f: fn(&Track) -> u64| tracks.into_iter().flatten().map(f).sum::<u64>();
+        let sum = |f: fn(&Track) -> u64| self.tracks().map(f).sum::<u64>();
         let health = &self.health;
         health
             .window_bytes
@@ -411,11 +496,7 @@ impl Pipeline {
     }
 
     fn refresh_master(&self) {
-        let open: Vec<&Track> = [&self.video, &self.audio]
-            .into_iter()
-            .flatten()
-            .filter(|t| t.is_published())
-            .collect();
+        let open: Vec<&Track> = self.tracks().filter(|t| t.is_published()).collect();
         let facts: Vec<_> = open.iter().map(|t| t.facts()).collect();
         let independent = open.iter().all(|t| t.all_independent());
         let text = |prefix| Bytes::from(multivariant::write(&master::multivariant(&facts, prefix, independent)));
@@ -428,7 +509,7 @@ impl Pipeline {
 
     fn finish(&mut self) {
         let Some(clock) = self.clock else { return };
-        for track in [&mut self.video, &mut self.audio].into_iter().flatten() {
+        for track in self.video.iter_mut().chain(self.audio.values_mut()) {
             track.finish(&clock, &self.metrics);
         }
         // Whoever was still being waited for is not coming.
@@ -438,13 +519,23 @@ impl Pipeline {
             segment_end: true,
             ..Progress::default()
         };
-        self.publish(TrackKind::Video, &ended);
-        self.publish(TrackKind::Audio, &ended);
+        self.publish(TrackId::VIDEO, &ended);
+        let audio: Vec<u8> = self.audio.keys().copied().collect();
+        for number in audio {
+            self.publish(audio_track(number), &ended);
+        }
     }
 
     /// Whose life this is.
     pub fn key(&self) -> &StreamKey {
         &self.key
+    }
+}
+
+const fn audio_track(number: u8) -> TrackId {
+    TrackId {
+        kind: TrackKind::Audio,
+        number,
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use dashmap::{DashMap, DashSet, Entry};
+use dashmap::{DashMap, Entry};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
@@ -21,7 +21,7 @@ use super::{
     pipeline::{self, Pipeline},
 };
 use crate::{
-    ingest::{Door, Publication, PublishRequest, Refusal, redacted},
+    ingest::{Admitted, Door, Publication, Refusal, catalog::Catalog, redacted},
     metrics::Metrics,
 };
 
@@ -34,10 +34,8 @@ const TAKEOVER_MARGIN: u64 = 8;
 /// What the registry was configured with.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// Streams that may be pushed; the control plane adds and removes.
-    pub known: Arc<DashSet<StreamKey>>,
-    /// Development: any well-formed key may be pushed.
-    pub any_key: bool,
+    /// Streams that exist.
+    pub catalog: Arc<Catalog>,
     /// Streams held at once, ended ones that linger included.
     pub max_streams: usize,
     /// How long an ended stream stays readable.
@@ -95,7 +93,7 @@ impl Registry {
     pub fn find(&self, key: &StreamKey) -> Result<Live, Missing> {
         match self.streams.get(key) {
             Some(live) => Ok(live.clone()),
-            None if self.is_known(key) => Err(Missing::Offline),
+            None if self.policy.catalog.knows(key) => Err(Missing::Offline),
             None => Err(Missing::Unknown),
         }
     }
@@ -115,10 +113,6 @@ impl Registry {
     pub async fn drained(&self) {
         self.tasks.close();
         self.tasks.wait().await;
-    }
-
-    fn is_known(&self, key: &StreamKey) -> bool {
-        self.policy.any_key || self.policy.known.contains(key)
     }
 
     /// Sequence numbers start from the wall clock, so that a restarted origin continues above what players have seen.
@@ -189,13 +183,10 @@ impl Registry {
 pub struct RegistryDoor(pub Arc<Registry>);
 
 impl Door for RegistryDoor {
-    fn publish(&self, request: PublishRequest) -> Result<Publication, Refusal> {
-        if !self.0.is_known(&request.key) {
-            return Err(Refusal::UnknownStream);
-        }
+    fn publish(&self, admitted: Admitted) -> Result<Publication, Refusal> {
         if self.0.shutdown.is_cancelled() {
             return Err(Refusal::ShuttingDown);
         }
-        self.0.open(request.key)
+        self.0.open(admitted.key().clone())
     }
 }

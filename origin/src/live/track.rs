@@ -177,6 +177,18 @@ impl Track {
         self.next_msn
     }
 
+    /// Nothing has come yet, and the leading track has come as far as segment `open`: this one starts there too.
+    pub(super) fn join_at(&mut self, open: MediaSequence) {
+        if !self.has_begun() {
+            self.next_msn = self.next_msn.max(open);
+        }
+    }
+
+    /// Its first segment is open, or was.
+    pub(super) fn has_begun(&self) -> bool {
+        self.init_index.is_some()
+    }
+
     pub(super) fn media_bytes(&self) -> usize {
         self.window.media_bytes()
     }

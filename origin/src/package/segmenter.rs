@@ -18,7 +18,7 @@ use super::{
     frame::{Frame, TrackKind},
     keys::KeyRhythm,
 };
-use crate::codec::CodecConfig;
+use crate::codec::{CodecConfig, opus};
 
 /// Timestamps are rounded to milliseconds: the cadence explains them when it is this close.
 const VIDEO_TOLERANCE: MediaTime = MediaTime::from_nanos(1_500_000);
@@ -193,7 +193,8 @@ impl TrackSegmenter {
     /// The leading track begins a segment at this presentation time: end this one at the first sample boundary at or
     /// after it, at once if that has passed.
     pub fn cut_at(&mut self, at: MediaTime) {
-        let near = MediaTime::from(self.targets.part).as_nanos();
+        // Half a segment: further off, it is another cut.
+        let near = MediaTime::from(self.targets.segment).as_nanos() / 2;
         if let Some(alone) = self.cut_alone_at.take()
             && (at - alone).as_nanos().abs() <= near
         {
@@ -209,14 +210,14 @@ impl TrackSegmenter {
 
     /// Takes a frame; what it brings about is polled.
     pub fn push(&mut self, frame: Frame) {
-        let key = frame.key || frame.track == TrackKind::Audio;
+        let key = frame.key || frame.track.kind == TrackKind::Audio;
         if self.segment.is_none() && self.last_raw.is_none() && !key {
             self.outputs.push_back(Output::Dropped {
                 reason: Dropped::BeforeFirstKeyFrame,
             });
             return;
         }
-        self.observe(frame.dts);
+        self.observe(&frame);
         let cadence = self.cadence.unwrap_or(FALLBACK);
         let first = self.last_raw.is_none();
         self.last_raw = Some(frame.dts);
@@ -262,10 +263,13 @@ impl TrackSegmenter {
     }
 
     /// Learns the rhythm from the distances between frames where nothing else tells it, or what told it was wrong.
-    fn observe(&mut self, raw: MediaTime) {
-        if matches!(*self.config, CodecConfig::Aac(_)) {
-            return;
+    fn observe(&mut self, frame: &Frame) {
+        match *self.config {
+            CodecConfig::Aac(_) => return,
+            CodecConfig::Opus(_) => return self.follow_opus(&frame.data),
+            _ => {}
         }
+        let raw = frame.dts;
         let Some(last) = self.last_raw else { return };
         if self.deltas.len() == RATE_MEMORY {
             self.deltas.pop_front();
@@ -291,9 +295,19 @@ impl TrackSegmenter {
         }
     }
 
+    /// An Opus packet says how long it lasts; the encoder may change that from packet to packet.
+    fn follow_opus(&mut self, packet: &[u8]) {
+        let samples = opus::packet_samples(packet).unwrap_or(opus::USUAL_PACKET_SAMPLES);
+        let cadence = Cadence::new(u64::from(samples), u64::from(opus::SAMPLE_RATE));
+        if cadence.is_some() && cadence != self.cadence {
+            self.cadence = cadence;
+            self.smoother.rebase();
+        }
+    }
+
     /// Presentation offsets carry the same rounding as timestamps: whole frames are meant where whole frames fit.
     fn smooth_composition(&self, offset: MediaTime, cadence: Cadence) -> MediaTime {
-        if matches!(*self.config, CodecConfig::Aac(_)) {
+        if self.is_audio() {
             return MediaTime::ZERO;
         }
         let frame = cadence.frame().as_nanos().max(1);
@@ -458,15 +472,19 @@ impl TrackSegmenter {
     }
 
     /// EXT-X-TARGETDURATION is the limit of *rounded* segment durations (section 4.4.3.1): ends the segment when another
-    /// part could lead past it. A following track leaves the leading one a moment longer to decide.
+    /// part could lead past it. A following track goes on to the last frame that fits, whatever part that makes: were its
+    /// parts to decide, it would end before the leading track each time and run ahead of its sequence numbers.
     fn end_segment_if_long(&mut self) {
         let leads = self.mode == Mode::Lead;
         let beyond = if leads { 400 } else { 490 };
         let limit =
             Duration::from_secs(u64::from(self.targets.target_duration_seconds)) + Duration::from_millis(beyond);
         let limit = MediaTime::from(limit).to_ticks(self.scale);
-        let longest = self.part_target_ticks();
-        if self.segment.as_ref().is_none_or(|s| s.duration + longest <= limit) {
+        let fits = |segment: &OpenSegment| match leads {
+            true => segment.duration + self.part_target_ticks() <= limit,
+            false => self.position - segment.start + self.frame_ticks() <= limit,
+        };
+        if self.segment.as_ref().is_none_or(fits) {
             return;
         }
         self.end_segment(leads && !self.is_audio());
@@ -605,19 +623,22 @@ const FALLBACK: Cadence = Cadence::THIRTY;
 
 /// Timescale, rhythm and tolerance that a configuration implies.
 fn rhythm(config: &CodecConfig, hint_frame_rate: Option<f64>) -> (Timescale, Option<Cadence>, MediaTime) {
+    let sampled = |samples: u32, rate: u32| {
+        let scale = Timescale::new(rate).unwrap_or(Timescale::VIDEO);
+        let cadence = Cadence::new(u64::from(samples), u64::from(rate));
+        let half = cadence.map_or(VIDEO_TOLERANCE, |c| MediaTime::from_nanos(c.frame().as_nanos() / 2));
+        (scale, cadence, half)
+    };
     match config {
-        CodecConfig::Avc(avc) => {
-            let told = avc
-                .frame_duration
+        CodecConfig::Aac(aac) => sampled(aac.frame_samples, aac.sample_rate),
+        CodecConfig::Opus(_) => sampled(opus::USUAL_PACKET_SAMPLES, opus::SAMPLE_RATE),
+        CodecConfig::Avc(_) | CodecConfig::Hevc(_) | CodecConfig::Av1(_) => {
+            let told = config
+                .picture()
+                .and_then(|picture| picture.frame_duration)
                 .and_then(|(seconds, frames)| Cadence::new(u64::from(seconds), u64::from(frames)));
             let cadence = told.or_else(|| hint_frame_rate.and_then(Cadence::from_frame_rate));
             (Timescale::VIDEO, cadence, VIDEO_TOLERANCE)
-        }
-        CodecConfig::Aac(aac) => {
-            let scale = Timescale::new(aac.sample_rate).unwrap_or(Timescale::VIDEO);
-            let cadence = Cadence::new(u64::from(aac.frame_samples), u64::from(aac.sample_rate));
-            let half = cadence.map_or(VIDEO_TOLERANCE, |c| MediaTime::from_nanos(c.frame().as_nanos() / 2));
-            (scale, cadence, half)
         }
     }
 }

@@ -11,6 +11,13 @@ use super::text::integer;
 const DATE_RANGE_MS: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
 const DAY_MS: i64 = 86_400_000;
 
+/// `2026-11-21T08:40:00.123Z`; empty when the year has not four digits.
+pub fn utc(time: SystemTime) -> String {
+    let mut text = String::new();
+    push_date(&mut text, time);
+    text
+}
+
 /// Appends `2026-11-21T08:40:00.123Z`. False, and nothing appended, when the year has not four digits.
 pub fn push_date(out: &mut String, time: SystemTime) -> bool {
     let Some(ms) = unix_millis(time).filter(|ms| DATE_RANGE_MS.contains(ms)) else {

@@ -28,6 +28,11 @@ pub const MULTIVARIANT_LIFETIME: HeaderValue = HeaderValue::from_static("public,
 /// Refusals, and whatever must not outlive the moment.
 pub const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
+/// RFC 9218: what a player waits for first. Playlists before media (llhls: Appendix B.1); the rest keeps the default.
+const PRIORITY: HeaderName = HeaderName::from_static("priority");
+const PLAYLIST_PRIORITY: HeaderValue = HeaderValue::from_static("u=1");
+const MEDIA_PRIORITY: HeaderValue = HeaderValue::from_static("u=2");
+
 const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const EXPOSED: HeaderValue = HeaderValue::from_static("Age, Date, Content-Length, Content-Range, ETag, Retry-After");
@@ -81,6 +86,7 @@ pub fn playlist(asked: Asked<'_>, text: Bytes, gzipped: bool, lifetime: HeaderVa
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PLAYLIST_TYPE);
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    headers.insert(PRIORITY, PLAYLIST_PRIORITY);
     if gzipped {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
@@ -135,6 +141,7 @@ pub fn media(asked: Asked<'_>, chunks: Vec<Bytes>, content_type: HeaderValue, et
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, content_type);
     headers.insert(ETAG, etag);
+    headers.insert(PRIORITY, MEDIA_PRIORITY);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     response
 }
@@ -383,6 +390,19 @@ mod tests {
             assert_eq!(response.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
             assert!(response.headers().contains_key(CACHE_CONTROL));
         }
+    }
+
+    /// Over one HTTP/2 connection a playlist must not queue behind the media it announces.
+    #[test]
+    fn playlists_go_before_media() {
+        let asked = Asked {
+            method: &Method::GET,
+            headers: &HeaderMap::new(),
+        };
+        let urgency = |response: Response<Body>| response.headers()[PRIORITY].clone();
+        assert_eq!(urgency(playlist(asked, "x".into(), false, NO_STORE)), "u=1");
+        let etag = HeaderValue::from_static("\"e\"");
+        assert_eq!(urgency(media(asked, vec!["abc".into()], VIDEO_TYPE, etag)), "u=2");
     }
 
     #[test]

@@ -29,7 +29,7 @@ const MAX_CONSOLE_LINES = 40;
 
 /**
  * Plays `url` for `seconds` after the first picture.
- * @param {{url: string, player: string, seconds: number, loopMs?: number, freezeMs?: number, screenshot?: string, insecure?: boolean}} run
+ * @param {{url: string, player: string, seconds: number, loopMs?: number, freezeMs?: number, screenshot?: string, insecure?: boolean, keepRecord?: boolean}} run
  * @returns figures as summarise() gives them, with `player`, `url`, `browser` and the page's console
  */
 export async function measure(run) {
@@ -68,6 +68,7 @@ export async function measure(run) {
       ...summarise(record, run),
       browser: `Chromium ${browser.browser()?.version() ?? (await page.evaluate(() => navigator.userAgent))}`,
       console: consoleLines,
+      ...(run.keepRecord ? { record } : {}),
     };
   } finally {
     await browser?.close().catch(() => {});

@@ -54,6 +54,24 @@ export function brokenLimits(figures, { maxStalls, maxP50, minFrames } = {}) {
   return broken;
 }
 
+/**
+ * How a viewer was interrupted by what happened at `wallMs`: the longest time without a new picture from then on, and how the picture moved
+ * in the last `tailMs`.
+ */
+export function interruption(record, wallMs, tailMs) {
+  const frames = record.frames.filter((frame, i) => frame.wall >= wallMs || record.frames[i + 1]?.wall >= wallMs);
+  const changes = pictureChanges(frames);
+  const gaps = changes.map((frame, i) => frame.at - (changes[i - 1] ?? frame).at);
+  if (changes.length > 0) gaps.push(record.endedAt - changes.at(-1).at);
+  const tail = record.frames.filter((frame) => frame.at >= record.endedAt - tailMs && frame.code !== null);
+  const ages = tail.map((frame) => ageOf(frame.code, frame.wall, 0)).sort((a, b) => a - b);
+  return {
+    gapMs: changes.length > 0 ? Math.round(Math.max(...gaps)) : null,
+    tailPictures: new Set(tail.map((frame) => frame.code)).size,
+    tailLatencyMs: percentile(ages, 0.5),
+  };
+}
+
 function latency(record, loopMs) {
   const ages = record.frames.filter((frame) => frame.code !== null).map((frame) => ageOf(frame.code, frame.wall, loopMs));
   const sorted = [...ages].sort((a, b) => a - b);

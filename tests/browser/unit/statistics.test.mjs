@@ -1,7 +1,7 @@
 // Invented recordings with known faults: each figure must tell exactly the fault that was put in.
 import assert from "node:assert/strict";
 import test from "node:test";
-import { brokenLimits, summarise } from "../lib/statistics.mjs";
+import { brokenLimits, interruption, summarise } from "../lib/statistics.mjs";
 
 const FRAME_MS = 1000 / 30;
 const START_WALL = 1_700_000_000_000;
@@ -65,4 +65,22 @@ test("a looped clip may step back once per loop, a live source never", () => {
 test("no picture and fatal errors break every run, limits or not", () => {
   const record = { ...recording(), frames: [], fatalErrors: 1 };
   assert.equal(brokenLimits(summarise(record)).length, 2);
+});
+
+test("an interruption is the time without a new picture after the event, and what moves at the end", () => {
+  const killed = START_WALL + 500 + 100 * FRAME_MS;
+  // The picture stands from frame 110 to 199: the compositor shows the same one.
+  const record = recording({ change: (frame, i) => (i >= 110 && i < 200 ? null : { ...frame, presented: i < 110 ? i : i - 90 }) });
+  const { gapMs, tailPictures, tailLatencyMs } = interruption(record, killed, 2000);
+  assert.equal(gapMs, Math.round(91 * FRAME_MS));
+  assert.equal(tailPictures, 20);
+  assert.equal(Math.round(tailLatencyMs), 800);
+});
+
+test("an interruption that never ends lasts until the end of the record", () => {
+  const record = recording({ change: (frame, i) => (i >= 110 ? null : frame) });
+  record.endedAt += 5000;
+  const { gapMs, tailPictures } = interruption(record, START_WALL + 500 + 100 * FRAME_MS, 2000);
+  assert.equal(gapMs, Math.round(5000 + FRAME_MS));
+  assert.equal(tailPictures, 0);
 });

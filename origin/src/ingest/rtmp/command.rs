@@ -5,12 +5,18 @@
 use super::amf0::{self, AmfError, Value};
 use crate::ingest::Announced;
 
+/// Properties of `connect` by which Enhanced RTMP encoders say what they can ("Enhancing NetConnection connect command").
+const ENHANCED: [&str; 4] = ["capsEx", "fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap"];
+
 /// A command of an encoder (RTMP 1.0 section 7.2). `transaction` comes back in the answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     Connect {
         transaction: f64,
         app: String,
+        /// The encoder speaks Enhanced RTMP and wants to know whether we do.
+        enhanced: bool,
+        tc_url: String,
     },
     /// `releaseStream`: answered, means nothing to us.
     ReleaseStream {
@@ -51,14 +57,18 @@ pub fn parse(payload: &[u8], amf3_wrapped: bool) -> Result<Command, CommandError
     let transaction = values.get(1).and_then(Value::as_number).unwrap_or(0.0);
     // The command object stands third, arguments follow it.
     let text = |at: usize| values.get(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let property = |name: &str| {
+        let found = values.get(2).and_then(|object| object.get(name)?.as_str());
+        found.unwrap_or_default().to_owned()
+    };
     Ok(match name {
         "connect" => Command::Connect {
             transaction,
-            app: values
+            app: property("app"),
+            tc_url: property("tcUrl"),
+            enhanced: values
                 .get(2)
-                .and_then(|object| object.get("app")?.as_str())
-                .unwrap_or_default()
-                .to_owned(),
+                .is_some_and(|object| ENHANCED.iter().any(|name| object.get(name).is_some())),
         },
         "releaseStream" => Command::ReleaseStream { transaction },
         "FCPublish" => Command::FcPublish {
@@ -149,6 +159,18 @@ mod tests {
         let wrapped = [&[0], &plain[..]].concat();
         assert_eq!(parse(&wrapped, true), wanted);
         assert_eq!(parse(&amf0::encode(&[1.0.into()]), false), Err(CommandError::NoName));
+    }
+
+    #[test]
+    fn an_encoder_that_asks_for_enhanced_rtmp_is_heard() {
+        for (property, wanted) in [("capsEx", true), ("fourCcList", true), ("flashVer", false)] {
+            let connect = object(&[("app", "app".into()), (property, Value::Array(vec!["hvc1".into()]))]);
+            let bytes = amf0::encode(&["connect".into(), 1.0.into(), connect]);
+            let Ok(Command::Connect { app, enhanced, .. }) = parse(&bytes, false) else {
+                panic!("{property}");
+            };
+            assert_eq!((app.as_str(), enhanced), ("app", wanted), "{property}");
+        }
     }
 
     #[test]

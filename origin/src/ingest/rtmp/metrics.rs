@@ -8,7 +8,7 @@ pub struct Metrics {
     pub connections: IntGauge,
     pub publishing: IntGauge,
     pub ended: IntCounterVec,
-    pub over_limit: IntCounter,
+    pub over_limit: IntCounterVec,
     pub bytes: IntCounter,
     pub frames: IntCounterVec,
     pub dropped: IntCounterVec,
@@ -48,9 +48,11 @@ impl Default for Metrics {
                 "RTMP connections that ended, by reason. The log names the peer and the details.",
                 &["reason"],
             ),
-            over_limit: counter(
+            over_limit: counters(
                 "weir_origin_rtmp_over_limit_total",
-                "RTMP connections closed at once because the connection limit was reached.",
+                "RTMP connections closed at once: too many in all (total), or too many from one address that had not \
+                 published yet (address).",
+                &["limit"],
             ),
             bytes: counter("weir_origin_rtmp_received_bytes_total", "Bytes received over RTMP."),
             frames: counters(

@@ -11,6 +11,7 @@ use rml_rtmp::{
 use super::{
     amf0::{self, Value},
     chunk::message_type,
+    enhanced,
 };
 
 /// The only message stream we hand out: one connection, one publish.
@@ -55,8 +56,8 @@ impl Replies {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Answer to `connect` (section 7.2.1.1).
-    pub(super) fn connected(&mut self, transaction: f64) {
+    /// Answer to `connect` (section 7.2.1.1). `enhanced`: with what we can do of Enhanced RTMP.
+    pub(super) fn connected(&mut self, transaction: f64, enhanced: bool) {
         self.message(message_type::WINDOW_ACK_SIZE, 0, WINDOW.to_be_bytes().to_vec());
         let mut bandwidth = WINDOW.to_be_bytes().to_vec();
         bandwidth.push(DYNAMIC_LIMIT);
@@ -65,7 +66,10 @@ impl Replies {
             Ok(packet) => self.bytes.extend(packet.bytes),
             Err(error) => self.failed = Some(error),
         }
-        let server = object(&[("fmsVer", "FMS/3,0,1,123".into()), ("capabilities", 31.0.into())]);
+        let mut server = object(&[("fmsVer", "FMS/3,0,1,123".into()), ("capabilities", 31.0.into())]);
+        if enhanced && let Value::Object(properties) = &mut server {
+            properties.extend(enhanced::capabilities());
+        }
         let mut info = status("status", "NetConnection.Connect.Success", "Connection succeeded.");
         if let Value::Object(properties) = &mut info {
             properties.push(("objectEncoding".into(), 0.0.into()));

@@ -1,7 +1,8 @@
 //! The dialogue of one RTMP connection: bytes in, replies and [`Step`]s out. No socket, no task; `now` is an argument.
 //!
 //! Order of commands: connect → (releaseStream, FCPublish) → createStream → publish → media → FCUnpublish, deleteStream.
-//! After [`Step::Publish`] the caller must [`accept`](Session::accept) before anything more is read.
+//! After [`Step::Connect`] the caller must [`welcome`](Session::welcome), and after [`Step::Publish`]
+//! [`accept`](Session::accept), before anything more is read.
 //!
 //! Before this: `rtmp/chunk.rs`. After this: `ingest/flv.rs` and `ingest/timeline.rs`, which this file calls.
 
@@ -9,10 +10,9 @@ use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
-use weir_shared::id::StreamKey;
 
 use super::{
-    APP, End,
+    End,
     amf0::Value,
     chunk::{ChunkReader, Message, message_type},
     command::{self, Command},
@@ -35,8 +35,10 @@ const WINDOW_MIN: u32 = 4096;
 /// What the caller has to do next.
 #[derive(Debug)]
 pub enum Step {
-    /// The encoder wants to publish: ask at the door.
-    Publish { key: StreamKey, query: Option<String> },
+    /// The encoder greets: application with its query, and tcUrl, as sent.
+    Connect { app: String, tc_url: String },
+    /// The encoder wants to publish under this name: key and query, as sent.
+    Publish { name: String },
     /// For the pipeline. `repair`: its timestamp was put right.
     Event { event: Event, repair: Option<Repair> },
     /// An access unit was left out.
@@ -50,9 +52,9 @@ pub struct Session {
     replies: Replies,
     demuxer: Demuxer,
     timeline: Timeline,
+    /// When the message that the demuxer works on was taken, in the encoder's milliseconds.
+    timestamp: u32,
     announced: Option<Announced>,
-    /// The query after the application name; one after the key goes first.
-    app_query: Option<String>,
     /// Bytes taken, and how many of them we have acknowledged.
     received: u64,
     acknowledged: u64,
@@ -63,6 +65,13 @@ enum Stage {
     Handshake(Box<Handshake>),
     /// Waiting for `connect`.
     Shaken,
+    /// Waiting for [`Session::welcome`].
+    Knocking {
+        /// The one it answers.
+        transaction: f64,
+        /// The encoder speaks Enhanced RTMP.
+        enhanced: bool,
+    },
     Connected,
     /// Waiting for [`Session::accept`].
     Asking,
@@ -83,8 +92,8 @@ impl Session {
             replies: Replies::new(),
             demuxer: Demuxer::new(),
             timeline: Timeline::new(),
+            timestamp: 0,
             announced: None,
-            app_query: None,
             received: 0,
             acknowledged: 0,
             window: reply::WINDOW,
@@ -95,6 +104,9 @@ impl Session {
     /// dialogue is over; [`Session::farewell`] then says so to the encoder.
     pub fn next(&mut self, input: &mut BytesMut, now: Instant) -> Result<Option<Step>, End> {
         loop {
+            if let Some(unit) = self.demuxer.poll() {
+                return Ok(Some(self.place(unit, now)));
+            }
             let before = input.len();
             let message = match &mut self.stage {
                 Stage::Handshake(_) if input.is_empty() => return Ok(None),
@@ -102,14 +114,22 @@ impl Session {
                     self.shake_hands(input)?;
                     continue;
                 }
-                Stage::Asking => return Ok(None),
+                Stage::Knocking { .. } | Stage::Asking => return Ok(None),
                 _ => self.reader.next(input)?,
             };
             self.received += (before - input.len()) as u64;
             let Some(message) = message else { return Ok(None) };
-            if let Some(step) = self.handle(message, now)? {
+            if let Some(step) = self.handle(message)? {
                 return Ok(Some(step));
             }
+        }
+    }
+
+    /// The `connect` is answered; the publish may follow.
+    pub fn welcome(&mut self) {
+        if let Stage::Knocking { transaction, enhanced } = self.stage {
+            self.stage = Stage::Connected;
+            self.replies.connected(transaction, enhanced);
         }
     }
 
@@ -134,10 +154,14 @@ impl Session {
 
     /// Queues what the encoder shall know about the end.
     pub fn farewell(&mut self, end: &End) {
-        if matches!(self.stage, Stage::Connected | Stage::Asking | Stage::Publishing)
-            && let Some((level, code)) = end.status()
-        {
-            self.replies.on_status(level, code, &end.to_string());
+        match self.stage {
+            Stage::Knocking { transaction, .. } => self.replies.not_connected(transaction, &end.told_at_connect()),
+            Stage::Connected | Stage::Asking | Stage::Publishing => {
+                if let Some((level, code)) = end.status() {
+                    self.replies.on_status(level, code, &end.told());
+                }
+            }
+            Stage::Handshake(_) | Stage::Shaken => {}
         }
     }
 
@@ -165,7 +189,7 @@ impl Session {
         Ok(())
     }
 
-    fn handle(&mut self, message: Message, now: Instant) -> Result<Option<Step>, End> {
+    fn handle(&mut self, message: Message) -> Result<Option<Step>, End> {
         let wrapped = matches!(message.type_id, message_type::COMMAND_AMF3 | message_type::DATA_AMF3);
         let publishing = matches!(self.stage, Stage::Publishing);
         match message.type_id {
@@ -174,12 +198,14 @@ impl Session {
                 self.obey(command)
             }
             message_type::VIDEO if publishing => {
-                let unit = self.demuxer.video(message.payload)?;
-                Ok(self.place(unit, message.timestamp, now))
+                self.timestamp = message.timestamp;
+                self.demuxer.video(message.payload)?;
+                Ok(None)
             }
             message_type::AUDIO if publishing => {
-                let unit = self.demuxer.audio(message.payload)?;
-                Ok(self.place(unit, message.timestamp, now))
+                self.timestamp = message.timestamp;
+                self.demuxer.audio(message.payload)?;
+                Ok(None)
             }
             message_type::DATA_AMF0 | message_type::DATA_AMF3 if publishing => {
                 let announced = command::parse_metadata(&message.payload, wrapped)?;
@@ -202,19 +228,34 @@ impl Session {
 
     fn obey(&mut self, command: Command) -> Result<Option<Step>, End> {
         match (command, &self.stage) {
-            (Command::Connect { transaction, app }, Stage::Shaken) => self.connect(transaction, &app)?,
+            (
+                Command::Connect {
+                    transaction,
+                    app,
+                    tc_url,
+                    enhanced,
+                },
+                Stage::Shaken,
+            ) => {
+                self.stage = Stage::Knocking { transaction, enhanced };
+                return Ok(Some(Step::Connect { app, tc_url }));
+            }
             (Command::Connect { .. }, _) => return Err(End::OutOfOrder("connect came twice")),
             (Command::Other(_), _) => {}
             (_, Stage::Shaken) => return Err(End::OutOfOrder("connect has to come first")),
             (Command::ReleaseStream { transaction }, _) => self.replies.result(transaction, Value::Undefined),
             (Command::FcPublish { transaction, name }, _) => {
                 self.replies.result(transaction, Value::Undefined);
-                self.replies.on_fc_publish(&name);
+                // Without the query: it may hold a password.
+                self.replies.on_fc_publish(name.split('?').next().unwrap_or_default());
             }
             (Command::CreateStream { transaction }, _) => {
                 self.replies.result(transaction, f64::from(reply::STREAM_ID).into());
             }
-            (Command::Publish { name }, Stage::Connected) => return self.ask(&name).map(Some),
+            (Command::Publish { name }, Stage::Connected) => {
+                self.stage = Stage::Asking;
+                return Ok(Some(Step::Publish { name }));
+            }
             (Command::Publish { .. }, _) => return Err(End::OutOfOrder("publish came twice")),
             (Command::Unpublish, Stage::Publishing) => return Err(End::Unpublished),
             // Encoders tidy up a stream that they have not begun.
@@ -222,29 +263,6 @@ impl Session {
             (Command::Play, _) => return Err(End::PlayRequested),
         }
         Ok(None)
-    }
-
-    fn connect(&mut self, transaction: f64, app: &str) -> Result<(), End> {
-        let (name, query) = split_query(app);
-        if name.trim_end_matches('/') != APP {
-            let end = End::UnknownApp(name.chars().take(64).collect());
-            self.replies.not_connected(transaction, &end.to_string());
-            return Err(end);
-        }
-        self.app_query = query;
-        self.stage = Stage::Connected;
-        self.replies.connected(transaction);
-        Ok(())
-    }
-
-    fn ask(&mut self, name: &str) -> Result<Step, End> {
-        let (key, query) = split_query(name);
-        let key = key.parse()?;
-        self.stage = Stage::Asking;
-        Ok(Step::Publish {
-            key,
-            query: query.or_else(|| self.app_query.take()),
-        })
     }
 
     fn announce(&mut self, announced: Announced) -> Option<Step> {
@@ -258,17 +276,18 @@ impl Session {
         })
     }
 
-    fn place(&mut self, unit: Unit, timestamp: u32, now: Instant) -> Option<Step> {
+    fn place(&mut self, unit: Unit, now: Instant) -> Step {
         match unit {
-            Unit::Nothing => None,
-            Unit::Dropped(track, reason) => Some(Step::Dropped { track, reason }),
-            Unit::Config(config) => Some(Step::Event {
-                event: Event::Config(config),
+            Unit::Dropped(track, reason) => Step::Dropped { track, reason },
+            Unit::Config(track, config) => Step::Event {
+                event: Event::Config(track, config),
                 repair: None,
-            }),
+            },
             Unit::Frame(raw) => {
-                let placed = self.timeline.place(raw.track, timestamp, raw.composition_ms, now);
-                Some(Step::Event {
+                let placed = self
+                    .timeline
+                    .place(raw.track, self.timestamp, raw.nanos, raw.composition_ms, now);
+                Step::Event {
                     event: Event::Frame(Frame {
                         track: raw.track,
                         dts: placed.dts,
@@ -277,7 +296,7 @@ impl Session {
                         data: raw.data,
                     }),
                     repair: placed.repair,
-                })
+                }
             }
         }
     }
@@ -286,13 +305,5 @@ impl Session {
         if payload.len() >= 6 && payload.get_u16() == PING_REQUEST {
             self.replies.pong(payload.get_u32().to_be_bytes());
         }
-    }
-}
-
-/// What stands before the first `?`, and what after it.
-fn split_query(text: &str) -> (&str, Option<String>) {
-    match text.split_once('?') {
-        Some((name, query)) => (name, Some(query.to_owned())),
-        None => (text, None),
     }
 }

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const VIDEO: TrackKind = TrackKind::Video;
-const AUDIO: TrackKind = TrackKind::Audio;
+const VIDEO: TrackId = TrackId::VIDEO;
+const AUDIO: TrackId = TrackId::AUDIO;
 
 /// A timeline and the wall clock beside it.
 struct Bench {
@@ -25,12 +25,12 @@ impl Bench {
         self.now += Duration::from_millis(ms);
     }
 
-    fn place(&mut self, kind: TrackKind, timestamp: u32) -> Placed {
-        self.timeline.place(kind, timestamp, 0, self.now)
+    fn place(&mut self, id: TrackId, timestamp: u32) -> Placed {
+        self.timeline.place(id, timestamp, 0, 0, self.now)
     }
 
-    fn at(&mut self, kind: TrackKind, timestamp: u32) -> i64 {
-        self.place(kind, timestamp).dts.as_millis()
+    fn at(&mut self, id: TrackId, timestamp: u32) -> i64 {
+        self.place(id, timestamp).dts.as_millis()
     }
 
     /// One second of 25 fps video and 25 audio frames, in real time; the last decode times.
@@ -68,7 +68,7 @@ fn small_steps_back_are_held_and_the_picture_stays_where_it_was() {
     let mut bench = Bench::new();
     bench.at(VIDEO, 0);
     bench.at(VIDEO, 40);
-    let early = bench.timeline.place(VIDEO, 30, 80, bench.now);
+    let early = bench.timeline.place(VIDEO, 30, 0, 80, bench.now);
     assert_eq!(early.dts.as_millis(), 1040);
     assert_eq!((early.dts + early.composition_offset).as_millis(), 1110);
     let by = MediaTime::from_millis(10);
@@ -149,6 +149,38 @@ fn a_stalled_network_does_not_look_like_a_jump() {
         assert_eq!(bench.place(VIDEO, 1000 + n * 40).repair, None);
         assert_eq!(bench.place(AUDIO, 1005 + n * 40).repair, None);
     }
+}
+
+#[test]
+fn nanoseconds_move_a_frame_and_never_back() {
+    let mut bench = Bench::new();
+    let mut at = |timestamp, nanos| {
+        let placed = bench.timeline.place(VIDEO, timestamp, nanos, 0, bench.now);
+        (placed.dts.as_nanos(), placed.repair)
+    };
+    assert_eq!(at(0, 0), (1_000_000_000, None));
+    assert_eq!(at(33, 333_333), (1_033_333_333, None));
+    assert_eq!(at(33, 0), (1_033_333_333, None));
+    assert_eq!(at(66, 666_667), (1_066_666_667, None));
+}
+
+#[test]
+fn a_second_audio_track_keeps_its_own_order() {
+    let second = TrackId { number: 1, ..AUDIO };
+    let mut bench = Bench::new();
+    bench.at(VIDEO, 0);
+    // Its frames come a little behind those of the first track all the time: no step back.
+    for n in 0..20 {
+        let ahead = bench.place(AUDIO, n * 40 + 30);
+        let behind = bench.place(second, n * 40);
+        assert_eq!((ahead.repair, behind.repair), (None, None));
+        assert_eq!(behind.dts.as_millis(), 1000 + i64::from(n) * 40);
+        bench.wait(40);
+    }
+    // All jump together and stay together.
+    bench.place(VIDEO, 3_000_000);
+    let (ahead, behind) = (bench.at(AUDIO, 3_000_030), bench.at(second, 3_000_000));
+    assert_eq!(ahead - behind, 30);
 }
 
 proptest! {

@@ -4,7 +4,14 @@ use bytes::Bytes;
 use weir_shared::media::time::Timescale;
 
 use super::{TRACK_ID, boxes::Writer};
-use crate::codec::{CodecConfig, aac::AacConfig, avc::AvcConfig};
+use crate::{
+    codec::{
+        CodecConfig, Picture,
+        aac::AacConfig,
+        opus::{self, OpusConfig},
+    },
+    package::frame::TrackKind,
+};
 
 /// The identity transformation of `mvhd` and `tkhd`.
 const MATRIX: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
@@ -56,9 +63,9 @@ fn track(w: &mut Writer, config: &CodecConfig, scale: Timescale) {
                 w.u16(UNDETERMINED);
                 w.u16(0);
             });
-            let (handler, name) = match config {
-                CodecConfig::Avc(_) => (b"vide", b"video\0"),
-                CodecConfig::Aac(_) => (b"soun", b"audio\0"),
+            let (handler, name) = match config.track() {
+                TrackKind::Video => (b"vide", b"video\0"),
+                TrackKind::Audio => (b"soun", b"audio\0"),
             };
             w.full(b"hdlr", 0, 0, |w| {
                 w.u32(0);
@@ -72,15 +79,19 @@ fn track(w: &mut Writer, config: &CodecConfig, scale: Timescale) {
 }
 
 fn track_header(w: &mut Writer, config: &CodecConfig) {
-    let (width, height, volume) = match config {
-        CodecConfig::Avc(avc) => {
-            let (wide, high) = avc.sample_aspect;
+    let (width, height, volume) = match config.picture() {
+        Some(picture) => {
+            let (wide, high) = picture.sample_aspect;
             // Presentation size: pixels times their aspect, 16.16 fixed point.
-            let width = u64::from(avc.width) * u64::from(wide.max(1)) * 65_536 / u64::from(high.max(1));
-            let fallback = u32::from(avc.width) << 16;
-            (u32::try_from(width).unwrap_or(fallback), u32::from(avc.height) << 16, 0)
+            let width = u64::from(picture.width) * u64::from(wide.max(1)) * 65_536 / u64::from(high.max(1));
+            let fallback = u32::from(picture.width) << 16;
+            (
+                u32::try_from(width).unwrap_or(fallback),
+                u32::from(picture.height) << 16,
+                0,
+            )
         }
-        CodecConfig::Aac(_) => (0, 0, 0x100),
+        None => (0, 0, 0x100),
     };
     w.full(b"tkhd", 0, 7, |w| {
         w.zeros(8);
@@ -96,9 +107,9 @@ fn track_header(w: &mut Writer, config: &CodecConfig) {
 }
 
 fn media_information(w: &mut Writer, config: &CodecConfig) {
-    match config {
-        CodecConfig::Avc(_) => w.full(b"vmhd", 0, 1, |w| w.zeros(8)),
-        CodecConfig::Aac(_) => w.full(b"smhd", 0, 0, |w| w.zeros(4)),
+    match config.track() {
+        TrackKind::Video => w.full(b"vmhd", 0, 1, |w| w.zeros(8)),
+        TrackKind::Audio => w.full(b"smhd", 0, 0, |w| w.zeros(4)),
     }
     w.boxed(b"dinf", |w| {
         w.full(b"dref", 0, 0, |w| {
@@ -109,10 +120,7 @@ fn media_information(w: &mut Writer, config: &CodecConfig) {
     w.boxed(b"stbl", |w| {
         w.full(b"stsd", 0, 0, |w| {
             w.u32(1);
-            match config {
-                CodecConfig::Avc(avc) => avc1(w, avc),
-                CodecConfig::Aac(aac) => mp4a(w, aac),
-            }
+            sample_entry(w, config);
         });
         w.full(b"stts", 0, 0, |w| w.u32(0));
         w.full(b"stsc", 0, 0, |w| w.u32(0));
@@ -121,14 +129,28 @@ fn media_information(w: &mut Writer, config: &CodecConfig) {
     });
 }
 
-/// 14496-15 section 5.4.2.
-fn avc1(w: &mut Writer, avc: &AvcConfig) {
-    w.boxed(b"avc1", |w| {
+fn sample_entry(w: &mut Writer, config: &CodecConfig) {
+    let picture = config.picture();
+    match (config, picture) {
+        (CodecConfig::Avc(c), Some(picture)) => visual(w, (b"avc1", b"avcC"), &c.record, picture),
+        (CodecConfig::Hevc(c), Some(picture)) => visual(w, (b"hvc1", b"hvcC"), &c.record, picture),
+        (CodecConfig::Av1(c), Some(picture)) => visual(w, (b"av01", b"av1C"), &c.record, picture),
+        (CodecConfig::Aac(c), _) => mp4a(w, c),
+        (CodecConfig::Opus(c), _) => opus(w, c),
+        // Video always has a picture.
+        (_, None) => {}
+    }
+}
+
+/// 14496-12 section 12.1.3; `avc1` and `hvc1` of 14496-15 (sections 5.4.2 and 8.4.1), `av01` of the AV1 binding
+/// (section 2.2) differ in their names and in the box of the record.
+fn visual(w: &mut Writer, (entry, record_box): (&[u8; 4], &[u8; 4]), record: &[u8], picture: Picture) {
+    w.boxed(entry, |w| {
         w.zeros(6);
         w.u16(1); // data reference
         w.zeros(16);
-        w.u16(avc.width);
-        w.u16(avc.height);
+        w.u16(picture.width);
+        w.u16(picture.height);
         w.u32(0x48_0000); // 72 dpi
         w.u32(0x48_0000);
         w.u32(0);
@@ -136,8 +158,8 @@ fn avc1(w: &mut Writer, avc: &AvcConfig) {
         w.zeros(32); // compressor name
         w.u16(24); // depth
         w.u16(0xffff);
-        w.boxed(b"avcC", |w| w.bytes(&avc.record));
-        let (wide, high) = avc.sample_aspect;
+        w.boxed(record_box, |w| w.bytes(record));
+        let (wide, high) = picture.sample_aspect;
         if wide != high && wide > 0 && high > 0 {
             w.boxed(b"pasp", |w| {
                 w.u32(u32::from(wide));
@@ -147,18 +169,33 @@ fn avc1(w: &mut Writer, avc: &AvcConfig) {
     });
 }
 
+/// Encapsulation of Opus in ISO Base Media File Format, section 4.3. There is no edit list: encoders put the pre-skip
+/// before the time they mean (the first packets come earlier than the picture they belong to), and who joins in the
+/// middle has nothing to skip.
+fn opus(w: &mut Writer, config: &OpusConfig) {
+    w.boxed(b"Opus", |w| {
+        audio_fields(w, config.channels, opus::SAMPLE_RATE);
+        w.boxed(b"dOps", |w| w.bytes(&config.dops()));
+    });
+}
+
+/// The common fields of an audio sample entry (14496-12 section 12.2.3).
+fn audio_fields(w: &mut Writer, channels: u8, sample_rate: u32) {
+    w.zeros(6);
+    w.u16(1); // data reference
+    w.zeros(8);
+    w.u16(u16::from(channels));
+    w.u16(16); // bits per sample
+    w.zeros(4);
+    // 16.16; rates that do not fit are told by the codec's own configuration alone.
+    w.u32(u16::try_from(sample_rate).map_or(0, |rate| u32::from(rate) << 16));
+}
+
 /// 14496-14 section 5.6 with the descriptors of 14496-1 section 7.2.6.
 fn mp4a(w: &mut Writer, aac: &AacConfig) {
     let asc = aac.asc.get(..ASC_LIMIT).unwrap_or(&aac.asc);
     w.boxed(b"mp4a", |w| {
-        w.zeros(6);
-        w.u16(1); // data reference
-        w.zeros(8);
-        w.u16(u16::from(aac.channels));
-        w.u16(16); // bits per sample
-        w.zeros(4);
-        // 16.16; rates that do not fit are told by the AudioSpecificConfig alone.
-        w.u32(u16::try_from(aac.sample_rate).map_or(0, |rate| u32::from(rate) << 16));
+        audio_fields(w, aac.channels, aac.sample_rate);
         w.full(b"esds", 0, 0, |w| {
             let decoder_config = 13 + 5 + asc.len();
             descriptor(w, 3, 3 + 5 + decoder_config + 5 + 1);

@@ -1,0 +1,305 @@
+//! Ingest's part of the configuration: ports, certificate, streams and their credentials, the admission webhook.
+
+use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use http::Uri;
+use serde::{Deserialize, Serialize};
+use weir_shared::{config::HumanDuration, id::StreamKey, serve::tls};
+
+use super::Config;
+use crate::ingest::{
+    catalog::{
+        Catalog, Credential, OnRotate, OwnPorts, SaltSecret, Secrets, StreamPolicy, Takeover, TokenHash,
+        policy::is_credential_text,
+    },
+    ports::PortRange,
+    rtmp::Limits,
+    secret::Secret,
+    webhook::{self, Fail, Style},
+};
+
+/// Plain RTMP.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rtmp {
+    /// The port of all streams.
+    #[serde(deserialize_with = "weir_shared::config::listen_address")]
+    pub listen: SocketAddr,
+    /// Every stream gets a port of its own out of these.
+    pub port_range: Option<PortRange>,
+    /// RTMP and RTMPS connections at a time, publishing or not.
+    pub max_connections: usize,
+    /// Connections that have not published yet; one more, and the oldest of them is closed.
+    pub max_waiting: usize,
+    /// The same from one address (IPv6: one /64); more are closed at once.
+    pub max_waiting_per_address: usize,
+}
+
+impl Default for Rtmp {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1935)),
+            port_range: None,
+            max_connections: limits.connections,
+            max_waiting: limits.strangers,
+            max_waiting_per_address: limits.strangers_per_address,
+        }
+    }
+}
+
+/// RTMP over TLS.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rtmps {
+    #[serde(deserialize_with = "weir_shared::config::listen_address")]
+    pub listen: SocketAddr,
+    #[serde(default)]
+    pub port_range: Option<PortRange>,
+}
+
+/// A PEM certificate chain and its key. Neither: self-signed, for development.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+/// A stream that may be pushed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stream {
+    pub key: StreamKey,
+    #[serde(default)]
+    pub username: Option<String>,
+    #[serde(default)]
+    pub password: Option<Secret>,
+    #[serde(default)]
+    pub token: Option<Secret>,
+    /// Whether the key alone is enough. Left out: only if the stream has neither password nor token.
+    #[serde(default)]
+    pub allow_key_only: Option<bool>,
+    /// Other credentials, which feed the stream's backup input.
+    #[serde(default)]
+    pub backup: Option<Backup>,
+    #[serde(default)]
+    pub ports: OwnPorts,
+    #[serde(default)]
+    pub on_rotate: OnRotate,
+    #[serde(default)]
+    pub takeover: Takeover,
+    #[serde(default = "yes")]
+    pub active: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backup {
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    pub token: Option<Secret>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    pub url: String,
+    pub secret: Secret,
+    /// An answer later than this is none.
+    #[serde(default = "three_seconds")]
+    pub timeout: HumanDuration,
+    /// What happens to a publish without an answer.
+    #[serde(default)]
+    pub fail: Fail,
+    #[serde(default)]
+    pub style: Style,
+    /// PEM file of the authorities to trust instead of the public ones.
+    #[serde(default)]
+    pub authority: Option<PathBuf>,
+}
+
+const fn three_seconds() -> HumanDuration {
+    HumanDuration(Duration::from_secs(3))
+}
+
+impl Stream {
+    /// A stream that anybody who knows its key may publish.
+    pub fn open(key: StreamKey) -> Self {
+        Self {
+            key,
+            username: None,
+            password: None,
+            token: None,
+            allow_key_only: None,
+            backup: None,
+            ports: OwnPorts::default(),
+            on_rotate: OnRotate::default(),
+            takeover: Takeover::default(),
+            active: true,
+        }
+    }
+
+    fn policy(&self, salts: &SaltSecret) -> StreamPolicy {
+        let secrets = |user: &Option<String>, password: &Option<Secret>, token: &Option<Secret>| Secrets {
+            credential: user
+                .as_ref()
+                .zip(password.as_ref())
+                .map(|(user, password)| Credential::new(user, password.expose(), salts)),
+            tokens: token.iter().map(|token| TokenHash::of(token.expose())).collect(),
+        };
+        let mut policy = StreamPolicy {
+            active: self.active,
+            primary: secrets(&self.username, &self.password, &self.token),
+            backup: self
+                .backup
+                .as_ref()
+                .map(|b| secrets(&b.username, &b.password, &b.token))
+                .unwrap_or_default(),
+            ports: self.ports,
+            on_rotate: self.on_rotate,
+            takeover: self.takeover,
+            ..StreamPolicy::open(self.key.clone())
+        };
+        policy.allow_key_only = self.allow_key_only.unwrap_or(policy.has_no_secrets());
+        policy
+    }
+}
+
+impl Config {
+    /// The streams of this file. The control plane adds its own.
+    pub fn catalog(&self) -> anyhow::Result<Arc<Catalog>> {
+        let catalog = Catalog::new(self.any_key, SaltSecret::random());
+        for stream in &self.streams {
+            catalog
+                .put(stream.policy(catalog.salts()))
+                .with_context(|| "streams: a stream can't be taken up")?;
+        }
+        Ok(Arc::new(catalog))
+    }
+
+    pub fn rtmp_limits(&self) -> Limits {
+        Limits {
+            connections: self.rtmp.max_connections,
+            strangers: self.rtmp.max_waiting,
+            strangers_per_address: self.rtmp.max_waiting_per_address,
+            ..Limits::default()
+        }
+    }
+
+    /// What TLS ports of ingest answer with.
+    pub fn ingest_tls(&self) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+        let made = match (&self.tls.certificate, &self.tls.key) {
+            (Some(certificate), Some(key)) => tls::from_files(certificate, key),
+            _ => tls::self_signed(&["localhost".to_owned(), "127.0.0.1".to_owned()]),
+        };
+        let mut config = rustls::ServerConfig::clone(&*made.context("tls")?);
+        // RTMP has no name to agree on.
+        config.alpn_protocols.clear();
+        Ok(Arc::new(config))
+    }
+
+    pub fn webhook(&self) -> anyhow::Result<Option<webhook::Webhook>> {
+        let Some(webhook) = &self.admission_webhook else {
+            return Ok(None);
+        };
+        let settings = webhook::Settings {
+            url: webhook.url.parse::<Uri>().context("admission_webhook.url")?,
+            secret: webhook.secret.clone(),
+            timeout: webhook.timeout.0,
+            fail: webhook.fail,
+            style: webhook.style,
+        };
+        let made = webhook::Webhook::new(settings, webhook.authority.as_deref());
+        made.context("admission_webhook").map(Some)
+    }
+
+    pub(super) fn validate_ingest(&self, expect: &mut impl FnMut(bool, &str, &str)) {
+        let rtmp = &self.rtmp;
+        expect(
+            (1..=100_000).contains(&rtmp.max_connections),
+            "rtmp.max_connections",
+            "1 to 100000",
+        );
+        expect(
+            (1..=100_000).contains(&rtmp.max_waiting),
+            "rtmp.max_waiting",
+            "1 to 100000",
+        );
+        expect(
+            (1..=100_000).contains(&rtmp.max_waiting_per_address),
+            "rtmp.max_waiting_per_address",
+            "1 to 100000",
+        );
+        let rtmps_range = self.rtmps.as_ref().and_then(|rtmps| rtmps.port_range);
+        let apart = rtmp.port_range.zip(rtmps_range).is_none_or(|(a, b)| !a.overlaps(b));
+        expect(apart, "rtmps.port_range", "ports that rtmp.port_range does not have");
+        expect(
+            self.tls.certificate.is_some() == self.tls.key.is_some(),
+            "tls.key",
+            "certificate and key together, or neither for a self-signed one",
+        );
+        for stream in &self.streams {
+            let backup = stream.backup.clone().unwrap_or_default();
+            for (user, password, token) in [
+                (&stream.username, &stream.password, &stream.token),
+                (&backup.username, &backup.password, &backup.token),
+            ] {
+                expect(
+                    user.is_some() == password.is_some(),
+                    "streams.password",
+                    "username and password together",
+                );
+                let secrets = [password, token].into_iter().flatten().map(Secret::expose);
+                expect(
+                    user.iter().map(String::as_str).chain(secrets).all(is_credential_text),
+                    "streams.username",
+                    "user names, passwords and tokens of A-Z a-z 0-9 _ - . only, 1 to 128 of them: some encoders change others",
+                );
+            }
+            expect(
+                stream.ports.rtmps.is_none() || self.rtmps.is_some(),
+                "streams.ports.rtmps",
+                "rtmps to be configured",
+            );
+        }
+        let fixed = self
+            .streams
+            .iter()
+            .flat_map(|s| [s.ports.rtmp, s.ports.rtmps])
+            .flatten();
+        let mut seen = HashSet::new();
+        expect(
+            fixed.into_iter().all(|port| port > 0 && seen.insert(port)),
+            "streams.ports",
+            "each port once",
+        );
+        if let Some(webhook) = &self.admission_webhook {
+            let url = webhook.url.parse::<Uri>().ok();
+            let known =
+                url.is_some_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some());
+            expect(known, "admission_webhook.url", "http://… or https://…");
+            expect(
+                (Duration::from_millis(100)..=Duration::from_secs(30)).contains(&webhook.timeout.0),
+                "admission_webhook.timeout",
+                "100ms to 30s",
+            );
+            expect(
+                !webhook.secret.expose().is_empty(),
+                "admission_webhook.secret",
+                "a secret to sign with",
+            );
+        }
+    }
+}
