@@ -53,14 +53,9 @@ impl Api {
         let stop = CancellationToken::new();
         let feeds = Feeds::new(control.store.clone(), control.metrics.clone(), stop.clone());
         let outbox = Arc::new(DurableOutbox::new(control.metrics.clone()));
+        let counts = ControlMetrics::new()?;
         let state = ApiState {
-            control: Service::new(
-                control.store.clone(),
-                Arc::new(Nowhere),
-                outbox,
-                ControlMetrics::new()?,
-                "node",
-            ),
+            control: Service::new(control.store.clone(), Arc::new(Nowhere), outbox, counts.clone(), "node"),
             addresses: Arc::new(AddressBook::new(Addresses::default())),
         };
         let calls = api::calls().merge(api_webhooks::router(WebhookState {
@@ -72,12 +67,7 @@ impl Api {
         }));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let addr = listener.local_addr()?;
-        let served = api::serve(
-            listener,
-            api::router(calls, state),
-            ControlMetrics::new()?,
-            Drain::new(),
-        );
+        let served = api::serve(listener, api::router(calls, state), counts, Drain::new());
         let tasks = [tokio::spawn(served), tokio::spawn(feeds.run())].map(AbortOnDropHandle::new);
         let mut api = Self {
             control,

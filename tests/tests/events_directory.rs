@@ -17,6 +17,7 @@ use weir_origin::{
     control::{
         api, directory,
         lifecycle::{Event, Phase, Slot},
+        metrics::ControlMetrics,
         node::{Happening, News},
         service::NewStream,
         store::{self, Claim},
@@ -67,12 +68,7 @@ impl Fleet {
             name: "paris".to_owned(),
             url: "http://10.0.0.5:8081".to_owned(),
         };
-        let served = api::serve(
-            listener,
-            directory.router(),
-            weir_origin::control::metrics::ControlMetrics::new()?,
-            drain.clone(),
-        );
+        let served = api::serve(listener, directory.router(), ControlMetrics::new()?, drain.clone());
         let tasks = [tokio::spawn(served), tokio::spawn(directory.run(node))].map(AbortOnDropHandle::new);
         Ok(Self {
             addr,
@@ -361,18 +357,11 @@ impl Site {
     }
 }
 
-/// An encoder that carries the stream's user name and password in the address.
-async fn push(site: &Site, stream: &weir_origin::control::model::Stream) -> anyhow::Result<Broadcast> {
-    let told = &stream.credentials;
-    let app = format!("app?user={}&pass={}", told.username, told.password);
-    Broadcast::start_in(site.origin.rtmp, &app, stream.key.as_str(), &Synthetic::default()).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn viewers_wait_behind_the_curtain_and_are_told_why() -> anyhow::Result<()> {
     let site = Site::start(None).await?;
     let stream = site.create("show", true).await?;
-    let broadcast = push(&site, &stream).await?;
+    let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
     site.happen("show", Happening::Connected(Slot::Primary)).await?;
 
     let refused = site.until("/app/show/index.m3u8", StatusCode::FORBIDDEN).await?;
@@ -402,8 +391,8 @@ async fn viewers_wait_behind_the_curtain_and_are_told_why() -> anyhow::Result<()
 async fn media_is_asked_of_the_origin_that_owns_the_broadcast() -> anyhow::Result<()> {
     // The edge's own list leads to nobody.
     let site = Site::start(Some(SocketAddr::from(([127, 0, 0, 1], 1)))).await?;
-    let stream = site.create("show", false).await?;
-    let broadcast = push(&site, &stream).await?;
+    site.create("show", false).await?;
+    let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
     assert!(
         site.get("/app/show/index.m3u8").await?.status.is_server_error(),
         "nobody owns it yet"

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use http::StatusCode;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use weir_edge::Edge;
-use weir_loadtest::{publisher::PublishError, synthetic::Synthetic};
+use weir_loadtest::synthetic::Synthetic;
 use weir_origin::app::Origin;
 use weir_shared::media::time::Timescale;
 use weir_tests::{

@@ -12,7 +12,10 @@ use crate::{
         model,
         node::{Happening, Health, News, Node, StreamPolicy},
     },
-    ingest::catalog::{self, Catalog, Credential, Secrets, TokenHash},
+    ingest::{
+        catalog::{self, Catalog, Credential, Secrets, TokenHash},
+        redacted,
+    },
     live::{health::PublisherReport, lifecycle::State, registry::Registry},
 };
 
@@ -50,6 +53,7 @@ impl MediaNode {
         let told = &policy.credentials;
         catalog::StreamPolicy {
             active,
+            // The key is part of every playback address: whoever watches knows it.
             allow_key_only: false,
             primary: secrets(&told.username, &told.password, &told.token),
             backup: secrets(&told.username, &told.backup_password, &told.backup_token),
@@ -64,8 +68,14 @@ impl MediaNode {
 
 impl Node for MediaNode {
     fn apply(&self, policy: StreamPolicy) {
-        if let Err(error) = self.catalog.put(self.admission_policy(policy)) {
-            tracing::error!(%error, "a stream can't be pushed here");
+        let policy = self.admission_policy(policy);
+        let key = policy.key.clone();
+        // A change of what viewers see is none for admission: running publishes are not disturbed.
+        if self.catalog.get(&key).is_some_and(|known| *known == policy) {
+            return;
+        }
+        if let Err(error) = self.catalog.put(policy) {
+            tracing::error!(key = %redacted(&key), %error, "this node can't take the stream");
         }
     }
 

@@ -42,8 +42,8 @@ use super::{
 
 /// Changes remembered: an edge that was away for longer asks for everything it knows again.
 const REMEMBERED: usize = 16_384;
-/// Long polls at once. Later ones are told to come back.
-const MAX_WAITERS: usize = 4096;
+/// Long polls at once: they leave the API's listener (1024 connections) room for calls. Later ones are told to come back.
+const MAX_WAITERS: usize = 512;
 /// How often changes of other origins are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How far back is looked: other machines' clocks may differ, and units of work end later than they begin.

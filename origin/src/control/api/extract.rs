@@ -294,10 +294,12 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
             return Ok(Self(None));
         };
         match value.to_str() {
-            Ok(text) if (1..=KEY_BYTES).contains(&text.len()) => Ok(Self(Some(text.to_owned()))),
+            Ok(text) if (1..=KEY_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) => {
+                Ok(Self(Some(text.to_owned())))
+            }
             _ => Err(Problem::invalid(vec![FieldError::new(
                 "Idempotency-Key",
-                "1 to 255 printable ASCII characters",
+                "1 to 255 printable ASCII characters without spaces",
             )])),
         }
     }

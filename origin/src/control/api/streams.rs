@@ -60,7 +60,7 @@ pub(super) fn answer(api: &ApiState, caller: &Caller, status: StatusCode, stream
     post, path = "/v1/projects/{project}/streams", tag = "streams", operation_id = "createStream",
     params(
         ("project" = String, Path, description = "Project"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Your own name for this request: 1 to 255 printable ASCII characters", min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Your own name for this request: 1 to 255 printable ASCII characters without spaces", min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
     ),
     request_body = StreamSettings,
     responses((status = 201, description = "The new stream", body = StreamView), WriteProblems),

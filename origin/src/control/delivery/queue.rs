@@ -239,7 +239,7 @@ pub(super) async fn count_pending(store: &Store) -> Result<i64, StoreError> {
     Ok(count)
 }
 
-const LOG_COLUMNS: &str = "SELECT d.id, d.state, d.next_at, d.redelivery_of, d.created_at, v.id AS event_id, v.kind \
+const LOG_COLUMNS: &str = "SELECT d.id, d.state, d.attempts, d.next_at, d.redelivery_of, d.created_at, v.id AS event_id, v.kind \
                            FROM deliveries d JOIN events v ON v.seq = d.event_seq WHERE d.endpoint = $1";
 
 impl Delivery {
@@ -310,12 +310,14 @@ impl Delivery {
     async fn from_row(store: &Store, row: &AnyRow) -> Result<Self, StoreError> {
         let id: String = row.try_get("id")?;
         let state = DeliveryState::from_text(row.try_get::<String, _>("state")?.as_str());
+        // Those that the row knows of: another one may have ended since it was read.
         let tried = sqlx::query(
-            "SELECT attempt, at, ms, status, error FROM delivery_attempts WHERE delivery = $1 \
+            "SELECT attempt, at, ms, status, error FROM delivery_attempts WHERE delivery = $1 AND attempt <= $3 \
              ORDER BY attempt DESC LIMIT $2",
         )
         .bind(id.clone())
         .bind(ATTEMPTS_SHOWN)
+        .bind(row.try_get::<i64, _>("attempts")?)
         .fetch_all(store.reader())
         .await?;
         let attempt = |row: &AnyRow| {
