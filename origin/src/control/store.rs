@@ -114,6 +114,7 @@ pub struct Store {
 pub struct Tx {
     inner: Transaction<'static, Any>,
     changed: BTreeSet<StreamKey>,
+    tally: tally::Tally,
     changes: broadcast::Sender<Changed>,
 }
 
@@ -172,6 +173,7 @@ impl Store {
         Ok(Tx {
             inner,
             changed: BTreeSet::new(),
+            tally: tally::Tally::new(),
             changes: self.changes.clone(),
         })
     }
@@ -200,7 +202,8 @@ impl Tx {
     }
 
     /// Makes it so. When this returns, the work survives a crash.
-    pub async fn commit(self) -> Result<(), StoreError> {
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        self.write_tally().await?;
         self.inner.commit().await?;
         for key in self.changed {
             // Nobody may be following.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use weir_shared::id::{StreamId, StreamKey};
+use weir_shared::id::{ProjectId, StreamId, StreamKey};
 
 use super::{ATTEMPTS, Consequences, Control, Owned, Refused};
 use crate::{
@@ -141,9 +141,10 @@ impl Control {
     async fn write_once(&self, items: &[Item]) -> Result<Vec<Result<Option<Written>, Refused>>, StoreError> {
         let mut tx = self.store.begin().await?;
         let mut taken: BTreeMap<StreamKey, Lease> = BTreeMap::new();
+        let mut known: BTreeMap<ProjectId, Limits> = BTreeMap::new();
         let mut results = Vec::with_capacity(items.len());
         for item in items {
-            match self.write_one(&mut tx, item, &mut taken).await {
+            match self.write_one(&mut tx, item, &mut taken, &mut known).await {
                 // What concerns one stream does not concern the others; what concerns the database does.
                 Err(Refused::Store(error)) if !matches!(error, StoreError::NotOwner) => return Err(error),
                 result => results.push(result),
@@ -158,11 +159,16 @@ impl Control {
         tx: &mut Tx,
         item: &Item,
         taken: &mut BTreeMap<StreamKey, Lease>,
+        known: &mut BTreeMap<ProjectId, Limits>,
     ) -> Result<Option<Written>, Refused> {
         let Some(before) = tx.stream_by_key(&item.key).await? else {
             return Ok(None);
         };
-        let limits = tx.limits(&before.project).await?.ok_or(Refused::NoProject)?;
+        let limits = match known.get(&before.project) {
+            Some(limits) => limits.clone(),
+            None => tx.limits(&before.project).await?.ok_or(Refused::NoProject)?,
+        };
+        known.insert(before.project.clone(), limits.clone());
         let at = now();
         // Whether media still arrives is the node's to watch: it says `Ended`. Here only the grace time runs.
         let timers = Timers {
@@ -170,6 +176,8 @@ impl Control {
             ..limits.timers()
         };
         let step = before.state.step(item.event, at, timers)?;
+        // A lease that was taken or confirmed in this unit of work can't be lost before the commit.
+        let fresh = matches!(item.event, Event::Connected(_)) || taken.contains_key(&item.key);
         // A publisher that connected earlier in this group has brought a newer one.
         let lease = match taken.get(&item.key).or(item.lease.as_ref()) {
             Some(lease) => lease.clone(),
@@ -180,12 +188,20 @@ impl Control {
                     .await?
             }
         };
-        taken.insert(item.key.clone(), lease.clone());
+        if fresh {
+            taken.insert(item.key.clone(), lease.clone());
+        }
         let mut stream = before.clone();
         let consequences = Consequences::of(step, &mut stream);
         let changed = stream != before;
         if changed {
-            tx.update_owned_stream(&lease, &mut stream, at).await?;
+            match fresh {
+                true => tx.update_stream(&mut stream, at).await?,
+                false => {
+                    tx.update_owned_stream(&lease, &mut stream, at).await?;
+                    taken.insert(item.key.clone(), lease.clone());
+                }
+            }
             for notice in &consequences.notices {
                 self.outbox.record(tx, *notice, &stream, at).await?;
             }

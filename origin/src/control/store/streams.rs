@@ -125,7 +125,7 @@ impl Tx {
         .bind(serde_json::to_string(stream)?)
         .execute(self.connection())
         .await?;
-        self.tally(stream, Move::Added).await?;
+        self.tally(stream, Move::Added);
         self.note_change(&stream.key);
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Tx {
         if written.rows_affected() == 0 {
             return Err(StoreError::Conflict);
         }
-        self.tally(stream, Move::From(before)).await?;
+        self.tally(stream, Move::From(before));
         self.note_change(&stream.key);
         Ok(())
     }
@@ -195,7 +195,7 @@ impl Tx {
             .bind(stream.key.as_str().to_owned())
             .execute(self.connection())
             .await?;
-        self.tally(stream, Move::Removed).await?;
+        self.tally(stream, Move::Removed);
         self.note_change(&stream.key);
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! How many streams there are of each status, kept up to date with every write: lists of 100 000 streams say their total
 //! without counting them.
 
+use std::collections::BTreeMap;
+
 use sqlx::AnyConnection;
 use weir_shared::id::ProjectId;
 
@@ -19,26 +21,41 @@ pub(super) enum Move {
     From(String),
 }
 
+/// What a unit of work will add to which count: (project, status, slot).
+pub(super) type Tally = BTreeMap<(String, String, i64), i64>;
+
 impl Tx {
     /// `stream` is as the write leaves it, or as it was when it is removed.
-    pub(super) async fn tally(&mut self, stream: &Stream, movement: Move) -> Result<(), StoreError> {
-        let now = stream.status().as_str();
-        let mut changes: Vec<(&str, i64)> = match &movement {
+    pub(super) fn tally(&mut self, stream: &Stream, movement: Move) {
+        let now = stream.status().as_str().to_owned();
+        let changes = match movement {
             Move::Added => vec![(now, 1)],
             Move::Removed => vec![(now, -1)],
-            Move::From(before) if before == now => return Ok(()),
-            Move::From(before) => vec![(before.as_str(), -1), (now, 1)],
+            Move::From(before) if before == now => return,
+            Move::From(before) => vec![(before, -1), (now, 1)],
         };
-        // Everybody takes the rows in the same order, so nobody waits in a circle.
-        changes.sort_unstable();
+        let slot = slot(stream.id.as_str());
         for (status, n) in changes {
+            *self
+                .tally
+                .entry((stream.project.to_string(), status, slot))
+                .or_default() += n;
+        }
+    }
+
+    /// Before the commit. Everybody takes the rows in the same order, so nobody waits in a circle.
+    pub(super) async fn write_tally(&mut self) -> Result<(), StoreError> {
+        for ((project, status, slot), n) in std::mem::take(&mut self.tally) {
+            if n == 0 {
+                continue;
+            }
             sqlx::query(
                 "INSERT INTO stream_counts (project, status, slot, n) VALUES ($1, $2, $3, $4) \
                  ON CONFLICT (project, status, slot) DO UPDATE SET n = stream_counts.n + excluded.n",
             )
-            .bind(stream.project.as_str().to_owned())
-            .bind(status.to_owned())
-            .bind(slot(stream.id.as_str()))
+            .bind(project)
+            .bind(status)
+            .bind(slot)
             .bind(n)
             .execute(self.connection())
             .await?;
