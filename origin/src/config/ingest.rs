@@ -125,7 +125,7 @@ pub struct Webhook {
     pub fail: Fail,
     #[serde(default)]
     pub style: Style,
-    /// PEM file of the authorities to trust instead of the public ones.
+    /// PEM file of the authorities to trust instead of the system's.
     #[serde(default)]
     pub authority: Option<PathBuf>,
 }

@@ -1,7 +1,7 @@
 //! Ports that belong to one stream each: bound when the stream comes, released when it goes. Which stream a connection is
 //! for is then known before its first byte, and nobody can push to another stream's port.
 //!
-//! One task compares the catalog with what is bound after every change ([`PortTable::plan`], pure), so that no change can be
+//! One task compares the catalog with what is bound after every change (`ports/table.rs`, pure), so that no change can be
 //! missed. Publishes that came through a port outlive it.
 //!
 //! Before this: `ingest/catalog.rs`. After this: `rtmp/server.rs`.

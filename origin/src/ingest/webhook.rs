@@ -114,7 +114,7 @@ struct Inner {
 }
 
 impl Webhook {
-    /// `authority`: a PEM file with the certificates to trust instead of the public ones.
+    /// `authority`: a PEM file with the certificates to trust instead of the system's.
     pub fn new(settings: Settings, authority: Option<&Path>) -> Result<Self, SetupError> {
         let secure = match settings.url.scheme_str() {
             Some("https") => true,
@@ -258,7 +258,10 @@ fn client_config(authority: Option<&Path>) -> Result<ClientConfig, SetupError> {
             })?;
             roots.add_parsable_certificates(found);
         }
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        // Those that can't be read are fewer to trust; an empty list is found out by the first question.
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
     }
     Ok(ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
