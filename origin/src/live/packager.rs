@@ -21,6 +21,7 @@ use weir_shared::{
         position::MediaSequence,
     },
     id::{Epoch, RenditionName},
+    media::time::MediaTime,
 };
 
 use super::{
@@ -124,11 +125,13 @@ impl Packager {
         self.publish(now);
     }
 
-    /// What follows in this variant comes from another publisher.
-    pub(super) fn splice(&mut self, variant: u8, now: Instant) {
-        let Some(clock) = self.clock else { return };
+    /// What follows in this variant comes from another publisher; `skipped` of its time is not in media time.
+    pub(super) fn splice(&mut self, variant: u8, skipped: MediaTime, now: Instant) {
+        let Some(clock) = &mut self.clock else { return };
+        let before = *clock;
+        clock.wall += skipped.to_duration();
         let metrics = self.metrics.clone();
-        self.lane(variant).splice(&clock, &metrics);
+        self.lane(variant).splice(&before, &metrics);
         self.publish(now);
     }
 

@@ -21,7 +21,7 @@ use super::{
     lifecycle::{Lifecycle, State},
     packager::Packager,
     seats::Seats,
-    splice::{self, Arrival, Candidate, Reached},
+    splice::{self, Arrival, Candidate, Place, Reached},
     standby::Held,
     status::{Board, Reason, Status},
 };
@@ -210,7 +210,7 @@ impl Pipeline {
                 }
             }
             Event::Frame(frame) => {
-                let now = now();
+                let (now, before) = (now(), self.lifecycle.state());
                 feed.heard = now;
                 feed.meter.frame(&frame, now);
                 let was_silent = !feed.sends();
@@ -224,7 +224,7 @@ impl Pipeline {
                     feed.standby.push(held, shown);
                 }
                 self.choose(variant, now);
-                if was_silent {
+                if was_silent || self.lifecycle.state() != before {
                     self.tell(Reason::Published);
                 }
                 self.renew_health(now);
@@ -240,46 +240,55 @@ impl Pipeline {
         let Some((slot, why)) = input.failover.choose(now) else {
             return;
         };
-        let (previous, step) = (input.reached, input.step);
-        let known = Candidate {
-            offset: input.offset,
-            tolerance: splice::SAME_CLOCK,
-        };
-        let mut candidates: Vec<Candidate> = self
-            .inputs
-            .iter()
-            .filter(|(other, input)| **other != variant && input.reached.is_some())
-            .map(|(_, input)| Candidate {
-                offset: input.offset,
-                tolerance: splice::SAME_ENCODER,
-            })
-            .collect();
-        candidates.extend(previous.map(|_| known));
-        let furthest = self
-            .inputs
-            .values()
-            .filter_map(|input| input.reached)
-            .max_by_key(|r| r.arrived);
+        let (previous, step, old_offset) = (input.reached, input.step, input.offset);
+        let video = input.last_video;
         let feed = self
             .feeds
             .iter_mut()
             .find(|feed| (feed.seat.variant, feed.seat.slot) == (variant, slot));
         let Some(feed) = feed else { return };
         let held = feed.standby.take();
-        let arrivals: Vec<Arrival> = held.iter().filter(|held| held.starts).map(Held::arrival).collect();
+        let starts: Vec<Arrival> = held.iter().filter(|held| held.starts).map(Held::arrival).collect();
         let Some(newest) = held.back().map(Held::arrival) else {
             return;
         };
-        let after = previous.map(|reached| splice::After { reached, step });
-        let offset = splice::offset(previous.or(furthest), newest, &candidates);
-        let offset = after.map_or(offset, |after| after.correct(offset, newest, &arrivals));
+        let others = || self.inputs.iter().filter(|(other, _)| **other != variant);
+        let mut candidates: Vec<Candidate> = others()
+            .filter(|(_, other)| other.reached.is_some())
+            .map(|(_, other)| Candidate {
+                offset: other.offset,
+                tolerance: splice::SAME_ENCODER,
+            })
+            .collect();
+        let reached = self.inputs.values().filter_map(|input| input.reached);
+        let furthest = reached.max_by_key(|reached| reached.arrived);
+        let after = previous.zip(furthest).map(|(reached, furthest)| splice::After {
+            reached,
+            video,
+            furthest,
+            step,
+        });
+        let place = match after {
+            Some(after) => {
+                candidates.push(Candidate {
+                    offset: old_offset,
+                    tolerance: splice::SAME_CLOCK,
+                });
+                let others_go_on = others().any(|(_, other)| other.gone.is_none());
+                after.place(newest, &starts, &candidates, others_go_on)
+            }
+            None => Place {
+                offset: splice::offset(furthest, newest, &candidates),
+                skipped: MediaTime::ZERO,
+            },
+        };
         if let Some(input) = self.inputs.get_mut(&variant) {
-            input.offset = offset;
+            input.offset = place.offset;
             input.gone = None;
         }
         tracing::info!(variant, slot = slot.as_str(), why = why.as_str(), "shown from now on");
-        if previous.is_some() {
-            self.packager.splice(variant, now);
+        if after.is_some() {
+            self.packager.splice(variant, place.skipped, now);
         }
         if why != Why::OnlyOne {
             self.metrics.switches.with_label_values(&[why.as_str()]).inc();
@@ -290,7 +299,7 @@ impl Pipeline {
             self.packager.configure(variant, *id, config.clone());
         }
         for held in held {
-            if previous.is_none_or(|previous| held.frame.dts + offset >= previous.media + step) {
+            if after.is_none_or(|after| held.frame.dts + place.offset >= after.earliest()) {
                 self.deliver(variant, held.frame, held.arrived);
             }
         }

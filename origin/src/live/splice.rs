@@ -2,9 +2,12 @@
 //! arguments.
 //!
 //! Every publish comes with a clock of its own. The stream's clock is what was published last and when that came: a
-//! newcomer's frame is put as much later as it came later, so that a break keeps its real length and programme date times
-//! stay true. Where the clocks of two publishes agree with that anyway (an encoder that went on counting, several outputs
-//! of one encoder), the encoder's clock is believed, which is exact.
+//! newcomer's frame is put as much later as it came later. Where the clocks of two publishes agree with that anyway (an
+//! encoder that went on counting, several outputs of one encoder), the encoder's clock is believed, which is exact.
+//!
+//! **A break leaves no hole in media time.** What came after it follows what came before it, and the programme date tells
+//! how long it was. (hls.js 1.7 stands still for ever in front of a hole that no segment covers.) Only when other variants
+//! of the stream went on meanwhile, the hole stays: their media time has passed.
 //!
 //! Before this: `live/standby.rs`, `ingest/timeline.rs`. After this: `live/packager.rs`.
 
@@ -66,27 +69,63 @@ pub fn offset(reached: Option<Reached>, newest: Arrival, candidates: &[Candidate
 /// What a newcomer is put after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct After {
+    /// What was shown last of this variant.
     pub reached: Reached,
+    /// The same of its video.
+    pub video: Option<MediaTime>,
+    /// What was shown last of any variant.
+    pub furthest: Reached,
     /// From one frame to the next.
     pub step: MediaTime,
 }
 
+/// Where a newcomer is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub offset: MediaTime,
+    /// Taken out of media time: by so much more the programme date has moved on.
+    pub skipped: MediaTime,
+}
+
+/// How much sound may be told to begin before the end of the sound before it.
+const SOUND_BENDS: MediaTime = MediaTime::from_millis(50);
 /// Distance of frames assumed until two were seen.
 pub const STEP_DEFAULT: MediaTime = MediaTime::from_millis(33);
 
 impl After {
-    /// Makes sure that an offset puts the newcomer after what was shown: decode time never goes back. `starts`: its frames
-    /// that decoding can begin with, oldest first.
-    pub fn correct(self, offset: MediaTime, newest: Arrival, starts: &[Arrival]) -> MediaTime {
-        let earliest = self.reached.media + self.step;
-        if starts.iter().any(|start| start.dts + offset >= earliest) {
-            return offset;
+    /// Decode time from which on the newcomer may be shown: it never goes back.
+    pub fn earliest(self) -> MediaTime {
+        match self.video {
+            // Video follows video. Sound that is ahead by no more than a few frames bends to that.
+            Some(video) => (video + self.step).max(self.reached.media - SOUND_BENDS),
+            None => self.reached.media + self.step,
+        }
+    }
+
+    /// Puts the newcomer after what was shown. `starts`: its frames that decoding can begin with, oldest first.
+    pub fn place(self, newest: Arrival, starts: &[Arrival], candidates: &[Candidate], leaves_holes: bool) -> Place {
+        let offset = self.correct(newest, starts, candidates);
+        let mut skipped = MediaTime::ZERO;
+        if !leaves_holes {
+            let usable = starts.iter().find(|start| start.dts + offset >= self.earliest());
+            skipped = usable.map_or(skipped, |start| start.dts + offset - self.earliest());
+        }
+        Place {
+            offset: offset - skipped,
+            skipped,
+        }
+    }
+
+    fn correct(self, newest: Arrival, starts: &[Arrival], candidates: &[Candidate]) -> MediaTime {
+        let by_clock = offset(Some(self.furthest), newest, candidates);
+        if starts.iter().any(|start| start.dts + by_clock >= self.earliest()) {
+            return by_clock;
         }
         // By another's clock nothing here comes after what was shown: then it is not the same clock.
-        let offset = self::offset(Some(self.reached), newest, &[]);
+        let by_arrival = offset(Some(self.furthest), newest, &[]);
         let came_after = starts.iter().find(|start| start.arrived > self.reached.arrived);
         // It did come later: what its clock says of that is the unevenness of two networks.
-        came_after.map_or(offset, |start| offset.max(earliest - start.dts))
+        came_after.map_or(by_arrival, |start| by_arrival.max(self.earliest() - start.dts))
     }
 }
 
@@ -159,17 +198,41 @@ mod tests {
             media: ms(60_000),
             arrived: start,
         };
-        let after = After { reached, step: ms(40) };
+        let after = After {
+            reached,
+            video: Some(reached.media),
+            furthest: reached,
+            step: ms(40),
+        };
         // Two key frames, half a second apart by their clock, came within 10 ms.
         let starts = [at(0, after_ms(start, 100)), at(500, after_ms(start, 110))];
-        let offset = offset(Some(reached), starts[1], &[]);
-        assert_eq!(starts[1].dts + offset, ms(60_110));
+        let both = after.place(starts[1], &starts, &[], true);
+        assert_eq!(starts[1].dts + both.offset, ms(60_110), "the second may be shown");
+        let one = after.place(starts[1], &starts[..1], &[], true);
+        assert_eq!(starts[0].dts + one.offset, ms(60_040));
+        assert_eq!((both.skipped, one.skipped), (MediaTime::ZERO, MediaTime::ZERO));
+    }
+
+    #[test]
+    fn a_break_leaves_no_hole_unless_others_went_on() {
+        let start = Instant::now();
+        let reached = Reached {
+            media: ms(60_000),
+            arrived: start,
+        };
+        let after = After {
+            reached,
+            video: Some(reached.media),
+            furthest: reached,
+            step: ms(40),
+        };
+        let newest = at(77, after_ms(start, 5000));
+        let place = after.place(newest, &[newest], &[], false);
+        assert_eq!(newest.dts + place.offset, ms(60_040));
+        assert_eq!(place.skipped, ms(4960));
         assert_eq!(
-            after.correct(offset, starts[1], &starts),
-            offset,
-            "the second may be shown"
+            newest.dts + after.place(newest, &[newest], &[], true).offset,
+            ms(65_000)
         );
-        let only = &starts[..1];
-        assert_eq!(after.correct(offset, starts[1], only), ms(60_040));
     }
 }

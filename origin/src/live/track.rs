@@ -33,7 +33,7 @@ use crate::{
     },
 };
 
-/// Media time ↔ wall clock, fixed once per pipeline.
+/// Media time ↔ wall clock: moved on only where a break was taken out of media time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClockMap {
     pub media: MediaTime,

@@ -29,6 +29,9 @@ const RATE_MEMORY: usize = 32;
 /// Smallest share of PART-TARGET that a part may have (section 4.4.4.9), in percent, with a little room.
 const SHORTEST_PART_PERCENT: i64 = 86;
 
+/// Distance between two publishers' frames that is bent away rather than left as a hole: players stumble over holes.
+const BREAK_BEARABLE: MediaTime = MediaTime::from_millis(60);
+
 /// What the operator wants of a stream's cuts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Targets {
@@ -403,7 +406,7 @@ impl TrackSegmenter {
     fn leap_if_gap(&mut self, due: Ticks) {
         let missing = due - self.position;
         let bearable = match std::mem::take(&mut self.broken_off) {
-            true => Ticks(self.frame_ticks().0 / 2),
+            true => BREAK_BEARABLE.to_ticks(self.scale),
             false => self.part_target_ticks(),
         };
         if missing > bearable {

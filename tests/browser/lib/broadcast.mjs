@@ -30,12 +30,12 @@ export async function startWeir(binary, more = []) {
 }
 
 /**
- * Pushes a live picture with Debian's ffmpeg (720p30, a key frame each second) until stopped or `seconds` are over.
+ * Pushes a live picture with Debian's ffmpeg (30 pictures and a key frame each second) until stopped or `seconds` are over.
  * @param {string} rtmp where to, `rtmp://host:port/app/key`
  */
-export function pushPicture(rtmp, seconds) {
+export function pushPicture(rtmp, seconds, size = "1280x720") {
   const python = process.env.PYTHON ?? "/usr/bin/python3";
-  const options = ["--size", "1280x720", "--fps", "30", "--gop", "1", "--preset", "ultrafast", "--seconds", String(seconds)];
+  const options = ["--size", size, "--fps", "30", "--gop", "1", "--preset", "ultrafast", "--seconds", String(seconds)];
   return new Process("encoder", python, [path.join(PICTURE, "gen.py"), "live", "--url", rtmp, ...options]);
 }
 
