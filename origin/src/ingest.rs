@@ -5,6 +5,7 @@
 pub mod admission;
 pub mod catalog;
 pub mod flv;
+pub mod language;
 pub mod ports;
 pub mod rtmp;
 pub mod secret;
@@ -21,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use weir_shared::id::StreamKey;
 
 pub use admission::Admitted;
+
+use language::Languages;
 
 use crate::{
     codec::CodecConfig,
@@ -49,6 +52,7 @@ pub struct Announced {
     pub video_bitrate: Option<u64>,
     /// Bits per second.
     pub audio_bitrate: Option<u64>,
+    pub audio_languages: Languages,
 }
 
 /// Which of a stream's two inputs a publish feeds.

@@ -225,6 +225,7 @@ fn video() -> Facts {
         peak_bitrate: 2_915_000,
         average_bitrate: 2_521_000,
         milli_frame_rate: Some(29_970),
+        language: None,
     }
 }
 
@@ -242,6 +243,7 @@ fn audio() -> Facts {
         peak_bitrate: 145_000,
         average_bitrate: 129_000,
         milli_frame_rate: None,
+        language: None,
     }
 }
 

@@ -64,6 +64,7 @@ impl Feed {
             frame_rate: new.frame_rate.or(old.frame_rate),
             video_bitrate: new.video_bitrate.or(old.video_bitrate),
             audio_bitrate: new.audio_bitrate.or(old.audio_bitrate),
+            audio_languages: new.audio_languages.over(old.audio_languages),
         };
     }
 

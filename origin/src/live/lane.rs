@@ -136,6 +136,10 @@ impl Lane {
                 TrackKind::Video => announced.video_bitrate,
                 TrackKind::Audio => announced.audio_bitrate.filter(|_| id == TrackId::AUDIO),
             },
+            language: match id.kind {
+                TrackKind::Video => None,
+                TrackKind::Audio => announced.audio_languages.of(id.number),
+            },
             window: self.settings.window,
         };
         let track = Track::new(name, start);

@@ -12,7 +12,7 @@ use weir_shared::{
 };
 
 use super::snapshot::Snapshot;
-use crate::{codec::CodecConfig, package::frame::TrackKind};
+use crate::{codec::CodecConfig, ingest::language::Language, package::frame::TrackKind};
 
 /// A rendition as readers find it.
 #[derive(Debug, Clone)]
@@ -49,6 +49,8 @@ pub struct Facts {
     pub average_bitrate: u64,
     /// Frames per 1000 seconds; video only.
     pub milli_frame_rate: Option<u64>,
+    /// Audio only, if the encoder told it.
+    pub language: Option<Language>,
 }
 
 const AUDIO_GROUP: &str = "audio";
@@ -101,8 +103,8 @@ struct AudioGroup<'a> {
 }
 
 /// Groups of one TYPE must have the same members and differ only in encoding (section 4.4.6.1.1): as many groups as
-/// there are codecs if each codec has as many tracks as the others, which is how an encoder offers the same sound in
-/// several codecs; else one group of all.
+/// there are codecs if each codec has as many tracks as the others, in the same languages, which is how an encoder offers
+/// the same sound in several codecs; else one group of all.
 fn audio_groups<'a>(tracks: &[&'a Facts]) -> Vec<AudioGroup<'a>> {
     let mut by_codec: Vec<Vec<&'a Facts>> = Vec::new();
     for track in tracks {
@@ -113,8 +115,9 @@ fn audio_groups<'a>(tracks: &[&'a Facts]) -> Vec<AudioGroup<'a>> {
             None => by_codec.push(vec![track]),
         }
     }
-    let size = by_codec.first().map_or(0, Vec::len);
-    if by_codec.iter().any(|group| group.len() != size) {
+    let languages = |group: &[&Facts]| group.iter().map(|track| track.language).collect::<Vec<_>>();
+    let first = by_codec.first().map(|group| languages(group));
+    if by_codec.iter().any(|group| Some(languages(group)) != first) {
         by_codec = vec![tracks.to_vec()];
     }
     let ids = std::iter::once(AUDIO_GROUP.to_owned()).chain((2..).map(|n| format!("{AUDIO_GROUP}-{n}")));
@@ -139,7 +142,7 @@ impl AudioGroup<'_> {
             group_id: self.id.clone(),
             name: name(place, f),
             uri: Some(uri(f)),
-            language: None,
+            language: f.language.map(|language| language.as_str().to_owned()),
             default: place == 0,
             autoselect: true,
             channels: f.config.channels().map(|channels| channels.to_string()),

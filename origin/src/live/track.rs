@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     codec::CodecConfig,
+    ingest::language::Language,
     metrics::Metrics,
     package::{
         fmp4,
@@ -142,6 +143,7 @@ pub(super) struct Track {
     dirty: bool,
     rates: Rates,
     announced_bitrate: Option<u64>,
+    language: Option<Language>,
     milli_frame_rate: Option<u64>,
     dropped: u64,
 }
@@ -156,6 +158,7 @@ pub(super) struct Start {
     pub discontinuity_sequence: u64,
     pub frame_rate: Option<f64>,
     pub bitrate: Option<u64>,
+    pub language: Option<Language>,
     pub window: Duration,
 }
 
@@ -183,6 +186,7 @@ impl Track {
             dirty: false,
             rates: Rates::default(),
             announced_bitrate: start.bitrate,
+            language: start.language,
             milli_frame_rate: None,
             dropped: 0,
         }
@@ -446,6 +450,7 @@ impl Track {
             peak_bitrate: peak.saturating_mul(11) / 10,
             average_bitrate: average,
             milli_frame_rate: self.milli_frame_rate,
+            language: self.language,
         }
     }
 

@@ -3,7 +3,10 @@
 //! Before this: `rtmp/amf0.rs`. After this: `rtmp/session.rs`.
 
 use super::amf0::{self, AmfError, Value};
-use crate::ingest::Announced;
+use crate::ingest::{
+    Announced,
+    language::{Language, Languages},
+};
 
 /// Properties of `connect` by which Enhanced RTMP encoders say what they can ("Enhancing NetConnection connect command").
 const ENHANCED: [&str; 4] = ["capsEx", "fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap"];
@@ -125,7 +128,22 @@ fn announced(object: &Value) -> Announced {
         frame_rate: number("framerate").or_else(|| number("fps")),
         video_bitrate: bitrate("videodatarate"),
         audio_bitrate: bitrate("audiodatarate"),
+        audio_languages: audio_languages(object),
     }
+}
+
+/// `language` of the tracks in `audioTrackIdInfoMap` (Enhanced RTMP v2, "Metadata"), whose keys are track numbers.
+fn audio_languages(object: &Value) -> Languages {
+    let mut languages = Languages::default();
+    if let Some(Value::Object(tracks)) = object.get("audioTrackIdInfoMap") {
+        for (number, track) in tracks {
+            let language = track.get("language").and_then(Value::as_str).and_then(Language::parse);
+            if let (Ok(number), Some(language)) = (number.parse(), language) {
+                languages.set(number, language);
+            }
+        }
+    }
+    languages
 }
 
 fn unwrap(payload: &[u8], amf3_wrapped: bool) -> &[u8] {
@@ -192,6 +210,22 @@ mod tests {
         assert_eq!(parse_metadata(&bytes, false).unwrap(), Some(said));
         let cue = amf0::encode(&["onCuePoint".into(), Value::Null]);
         assert_eq!(parse_metadata(&cue, false), Ok(None));
+    }
+
+    #[test]
+    fn audio_tracks_may_have_a_language() {
+        let track = |language: &str| object(&[("language", language.into()), ("channels", 2.0.into())]);
+        let tracks = [("1", track("de")), ("2", track("\"x")), ("x", track("fr"))];
+        let said = announced(&object(&[("audioTrackIdInfoMap", object(&tracks))]));
+        let of = |number| {
+            said.audio_languages
+                .of(number)
+                .map(|language| language.as_str().to_owned())
+        };
+        assert_eq!(
+            [of(1).as_deref(), of(2).as_deref(), of(0).as_deref()],
+            [Some("de"), None, None]
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ fn facts(name: &str, config: CodecConfig, rate: u64) -> Facts {
         config: Arc::new(config),
         peak_bitrate: rate,
         average_bitrate: rate / 2,
+        language: None,
     }
 }
 
@@ -152,6 +153,23 @@ fn radio_in_two_languages_has_a_choice() {
     let playlist = multivariant(&[aac("audio", 100), aac("audio-2", 100)], "", true);
     assert_eq!(variants(&playlist), [("audio.m3u8", "mp4a.40.2", "audio", 100)]);
     assert_eq!(media(&playlist).len(), 2);
+}
+
+#[test]
+fn languages_are_named_and_never_taken_for_the_same_sound() {
+    let spoken = |facts: Facts, tag| Facts {
+        language: Language::parse(tag),
+        ..facts
+    };
+    let (english, german) = (spoken(opus("audio", 60), "en"), spoken(aac("audio-2", 100), "de"));
+    let playlist = multivariant(&[hevc("video", 1000), english, german], "", true);
+    let languages: Vec<_> = playlist
+        .media
+        .iter()
+        .map(|m| (m.group_id.as_str(), m.language.as_deref()))
+        .collect();
+    assert_eq!(languages, [("audio", Some("en")), ("audio", Some("de"))]);
+    assert_eq!(playlist.variants.len(), 1);
 }
 
 #[test]
