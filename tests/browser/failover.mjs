@@ -95,8 +95,9 @@ async function run(folder) {
     await pause(options.every * 1000);
   }
   for (let round = 0; breaks.length === 0 && round < options.switches; round++) {
-    const slot = round % 2;
-    await until(`slot ${slot} to be shown and both to send`, async () => (await shown(slot)) && (await stream()).live && (await stream()).backupLive);
+    await until("both to send", async () => (await stream()).live && (await stream()).backupLive);
+    // Not always the other one: an encoder that is back may have its key frame first.
+    const slot = (await shown(0)) ? 0 : 1;
     await cut(slot);
     encoders[slot] = push(slot);
     await pause(options.every * 1000);

@@ -48,8 +48,8 @@ impl Standby {
         let current = self.frames.iter().rposition(|held| {
             held.starts && held.frame.track.kind == TrackKind::Video && shown.is_some_and(|shown| held.arrived <= shown)
         });
-        for _ in 0..current.unwrap_or(0) {
-            self.pop();
+        if let Some(current) = current.filter(|current| *current > 0) {
+            self.begin_at(current);
         }
         while self.frames.len() > FRAMES_MAX || self.bytes > BYTES_MAX {
             self.drop_group();
@@ -60,6 +60,18 @@ impl Standby {
     pub fn take(&mut self) -> VecDeque<Held> {
         self.bytes = 0;
         std::mem::take(&mut self.frames)
+    }
+
+    /// Drops what comes before this key frame. Sound that came earlier and is heard with it stays: encoders send it ahead.
+    fn begin_at(&mut self, key: usize) {
+        let Some(begin) = self.frames.get(key).map(|held| held.frame.dts) else {
+            return;
+        };
+        let rest = self.frames.split_off(key);
+        self.frames
+            .retain(|held| held.frame.track.kind == TrackKind::Audio && held.frame.dts >= begin);
+        self.frames.extend(rest);
+        self.bytes = self.frames.iter().map(|held| held.frame.data.len()).sum();
     }
 
     fn drop_group(&mut self) {
@@ -117,6 +129,28 @@ mod tests {
         let held = standby.take();
         assert_eq!((held.len(), standby.bytes), (35, 0));
         assert!(held.front().is_some_and(|held| held.starts));
+    }
+
+    #[test]
+    fn sound_that_was_sent_ahead_of_its_picture_is_kept() {
+        let start = Instant::now();
+        let mut standby = Standby::default();
+        for n in 0..25 {
+            let mut sound = frame(n + 3, start, 10);
+            (sound.frame.track, sound.starts) = (TrackId::AUDIO, false);
+            let picture = frame(n, start, 10);
+            sound.arrived = picture.arrived;
+            standby.push(sound, Some(start + Duration::from_millis(n * 100)));
+            standby.push(picture, Some(start + Duration::from_millis(n * 100)));
+        }
+        let held = standby.take();
+        let sound: Vec<i64> = held
+            .iter()
+            .filter(|held| held.frame.track == TrackId::AUDIO)
+            .map(|held| held.frame.dts.as_millis())
+            .collect();
+        assert_eq!(sound, (20..28).map(|n| n * 100).collect::<Vec<_>>());
+        assert_eq!(held.len(), 8 + 5);
     }
 
     #[test]
