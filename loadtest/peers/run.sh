@@ -5,7 +5,7 @@
 #   loadtest/peers/run.sh [viewers] [streams] [seconds] [rounds]
 #
 # Needs release builds: WEIR_LOADTEST and WEIR_EDGE name the programs (default: target/release/…). SERVER_CORE and
-# LOAD_CORE choose the cores. Everything listens on 127.0.0.1, ports PORT to PORT+5 (default 28080).
+# LOAD_CORE choose the cores. Everything listens on 127.0.0.1, ports PORT to PORT+6 (default 28080).
 set -eu
 viewers=${1:-1000} streams=${2:-1} seconds=${3:-10} rounds=${4:-3}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -28,7 +28,7 @@ trap finish EXIT INT TERM
 ulimit -n "$(ulimit -Hn)"
 
 fill() { # template, port: the peer's own configuration
-    sed -e "s|@PORT@|$2|g" -e "s|@ADMIN@|$((port + 5))|g" -e "s|@ORIGIN@|127.0.0.1:$port|g" \
+    sed -e "s|@PORT@|$2|g" -e "s|@ADMIN@|$((port + 5))|g" -e "s|@TLS@|$((port + 6))|g" -e "s|@ORIGIN@|127.0.0.1:$port|g" \
         -e "s|@ORIGIN_HOST@|127.0.0.1|g" -e "s|@ORIGIN_PORT@|$port|g" -e "s|@DIR@|$dir|g" "$here/$1"
 }
 answers() { # port: whether something takes requests there, within 10 s
@@ -36,7 +36,8 @@ answers() { # port: whether something takes requests there, within 10 s
         if curl -fsS -o /dev/null "http://127.0.0.1:$1/app/s0/index.m3u8" 2>/dev/null; then return 0; fi
         sleep 0.1
     done
-    echo "nothing answers on port $1" >&2
+    echo "nothing answers on port $1; what the servers said:" >&2
+    tail -n 3 "$dir"/out.* >&2
     return 1
 }
 start() { # core, program and arguments; sets $pid

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
@@ -20,11 +21,15 @@ use super::{
 };
 use crate::{
     clock,
+    moment::Moment,
     viewer::{Failure, RequestId},
 };
 
 /// Connections of one viewer; browsers allow six per host.
 const MAX_CONNECTIONS: usize = 6;
+
+/// A reused connection that breaks within this time of a request was closed while idle; later, it was cut.
+const IDLE_RACE: Duration = Duration::from_millis(100);
 
 /// One viewer's connections.
 pub struct Wire {
@@ -51,6 +56,7 @@ struct Connection {
 
 struct Active {
     request: Request,
+    begun: Moment,
     written: usize,
     reader: Reader,
 }
@@ -83,6 +89,7 @@ impl Wire {
         let sink = Sink::new(request.is_text, self.hash);
         let active = Some(Active {
             request,
+            begun: clock::now(),
             written: 0,
             reader: Reader::new(sink),
         });
@@ -126,7 +133,8 @@ impl Wire {
                 self.connections.swap_remove(index);
             }
             let Some(active) = active else { continue };
-            if matches!(outcome, Err(Failure::Reset)) && reused && active.reader.is_untouched() {
+            let raced = clock::now().since(active.begun) < IDLE_RACE;
+            if matches!(outcome, Err(Failure::Reset)) && reused && raced && active.reader.is_untouched() {
                 // Closed while idle: once more, on a fresh connection.
                 self.start(active.request);
                 continue;

@@ -6,7 +6,7 @@ use crate::rule::{Rule, Violation};
 
 /// Objects remembered in one generation; the older of two goes.
 const GENERATION: usize = 16_384;
-/// Shorter bodies may be equal by chance: an init section of two renditions, an empty part.
+/// Shorter bodies may be equal by chance: an empty part.
 const DISTINCT_BYTES: u64 = 256;
 
 /// First copies by name, and names by content.
@@ -14,7 +14,8 @@ const DISTINCT_BYTES: u64 = 256;
 pub struct Ledger {
     young: HashMap<Box<str>, Copy>,
     old: HashMap<Box<str>, Copy>,
-    /// A hash of the name by the hash of the bytes, in the same two generations.
+    /// A hash of the name by directory and bytes, in the same two generations. Two streams may carry the same broadcast;
+    /// two parts of one rendition are never equal.
     young_owners: HashMap<u64, u64>,
     old_owners: HashMap<u64, u64>,
     /// Objects met for the first time.
@@ -47,7 +48,8 @@ impl Ledger {
             self.old_owners = std::mem::take(&mut self.young_owners);
         }
         self.young.insert(name.as_ref().into(), Copy { bytes, hash });
-        let hash = hash.filter(|_| bytes >= DISTINCT_BYTES)?;
+        let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
+        let hash = hash.filter(|_| bytes >= DISTINCT_BYTES)? ^ crate::stamp::stream_tag(directory);
         let owner = crate::stamp::stream_tag(&name);
         let known = self.old_owners.get(&hash).copied();
         let known = *self.young_owners.entry(hash).or_insert(known.unwrap_or(owner));
@@ -83,14 +85,16 @@ mod tests {
         assert_eq!(ledger.check("/a/p1.m4s", 1000, None), None, "not hashed, same length");
         assert_eq!(rule(ledger.check("/a/p1.m4s", 1000, Some(2))), Some(Rule::SameBytes));
         assert_eq!(rule(ledger.check("/a/p1.m4s", 999, None)), Some(Rule::SameBytes));
-        assert_eq!(rule(ledger.check("/b/p1.m4s", 1000, Some(1))), Some(Rule::ForeignBytes));
-        assert_eq!(ledger.check("/b/init.mp4", 100, Some(7)), None);
+        assert_eq!(rule(ledger.check("/a/p2.m4s", 1000, Some(1))), Some(Rule::ForeignBytes));
+        let twin = ledger.check("/b/p1.m4s", 1000, Some(1));
+        assert_eq!(twin, None, "the same broadcast under two keys");
+        assert_eq!(ledger.check("/a/p3.m4s", 100, Some(7)), None);
         assert_eq!(
-            ledger.check("/c/init.mp4", 100, Some(7)),
+            ledger.check("/a/p4.m4s", 100, Some(7)),
             None,
-            "init sections may be equal"
+            "too short to be distinct"
         );
-        assert_eq!(ledger.unique, 4);
+        assert_eq!(ledger.unique, 5);
     }
 
     #[test]
