@@ -109,7 +109,12 @@ pub async fn metric(admin: SocketAddr, name: &str, labels: &str) -> anyhow::Resu
 impl Broadcast {
     /// Publishes `synthetic` in real time.
     pub async fn start(rtmp: SocketAddr, key: &str, synthetic: &Synthetic) -> anyhow::Result<Self> {
-        let session = Session::connect(&format!("rtmp://{rtmp}/app"), key).await?;
+        Self::start_in(rtmp, "app", key, synthetic).await
+    }
+
+    /// The same to another application: `key` for encoders that bring a token in their key.
+    pub async fn start_in(rtmp: SocketAddr, app: &str, key: &str, synthetic: &Synthetic) -> anyhow::Result<Self> {
+        let session = Session::connect(&format!("rtmp://{rtmp}/{app}"), key).await?;
         let stop = CancellationToken::new();
         let (source, told) = (synthetic.source(), stop.clone());
         let task = tokio::spawn(async move { publisher::push(session, source, Instant::now(), &told).await });

@@ -367,7 +367,7 @@ fn push(stream: &Stream) -> String {
 async fn viewers_wait_behind_the_curtain_and_are_told_why() -> anyhow::Result<()> {
     let site = Site::start(None).await?;
     let stream = site.create("show", true).await?;
-    let broadcast = Broadcast::start(site.origin.rtmp, &push(&stream), &Synthetic::default()).await?;
+    let broadcast = Broadcast::start_in(site.origin.rtmp, "key", &push(&stream), &Synthetic::default()).await?;
     site.happen("show", Happening::Connected(Slot::Primary)).await?;
 
     let refused = site.until("/app/show/index.m3u8", StatusCode::FORBIDDEN).await?;
@@ -398,7 +398,7 @@ async fn media_is_asked_of_the_origin_that_owns_the_broadcast() -> anyhow::Resul
     // The edge's own list leads to nobody.
     let site = Site::start(Some(SocketAddr::from(([127, 0, 0, 1], 1)))).await?;
     let stream = site.create("show", false).await?;
-    let broadcast = Broadcast::start(site.origin.rtmp, &push(&stream), &Synthetic::default()).await?;
+    let broadcast = Broadcast::start_in(site.origin.rtmp, "key", &push(&stream), &Synthetic::default()).await?;
     assert!(
         site.get("/app/show/index.m3u8").await?.status.is_server_error(),
         "nobody owns it yet"
