@@ -18,6 +18,7 @@ use weir_origin::{
         api, directory,
         lifecycle::{Event, Phase, Slot},
         metrics::ControlMetrics,
+        model::Stream,
         node::{Happening, News},
         service::NewStream,
         store::{self, Claim},
@@ -312,7 +313,7 @@ impl Site {
         })
     }
 
-    async fn create(&self, key: &str, backstage: bool) -> anyhow::Result<weir_origin::control::model::Stream> {
+    async fn create(&self, key: &str, backstage: bool) -> anyhow::Result<Stream> {
         let new = NewStream {
             key: Some(key.parse()?),
             active: true,
@@ -357,11 +358,16 @@ impl Site {
     }
 }
 
+/// What the encoder gives as stream key.
+fn push(stream: &Stream) -> String {
+    format!("{}?t={}", stream.key, stream.credentials.token)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn viewers_wait_behind_the_curtain_and_are_told_why() -> anyhow::Result<()> {
     let site = Site::start(None).await?;
     let stream = site.create("show", true).await?;
-    let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
+    let broadcast = Broadcast::start_in(site.origin.rtmp, "key", &push(&stream), &Synthetic::default()).await?;
     site.happen("show", Happening::Connected(Slot::Primary)).await?;
 
     let refused = site.until("/app/show/index.m3u8", StatusCode::FORBIDDEN).await?;
@@ -391,8 +397,8 @@ async fn viewers_wait_behind_the_curtain_and_are_told_why() -> anyhow::Result<()
 async fn media_is_asked_of_the_origin_that_owns_the_broadcast() -> anyhow::Result<()> {
     // The edge's own list leads to nobody.
     let site = Site::start(Some(SocketAddr::from(([127, 0, 0, 1], 1)))).await?;
-    site.create("show", false).await?;
-    let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
+    let stream = site.create("show", false).await?;
+    let broadcast = Broadcast::start_in(site.origin.rtmp, "key", &push(&stream), &Synthetic::default()).await?;
     assert!(
         site.get("/app/show/index.m3u8").await?.status.is_server_error(),
         "nobody owns it yet"

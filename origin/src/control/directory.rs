@@ -340,7 +340,6 @@ impl Drop for Waiting<'_> {
 #[derive(Debug, Default)]
 struct Others {
     seen: HashMap<StreamKey, (i64, Millis)>,
-    started: bool,
 }
 
 impl Others {
@@ -360,9 +359,7 @@ impl Others {
                 fresh.push(key);
             }
         }
-        // The first look only learns what there is.
-        let news = std::mem::replace(&mut self.started, true);
-        Ok(whole.then_some(if news { fresh } else { Vec::new() }))
+        Ok(whole.then_some(fresh))
     }
 }
 
