@@ -94,10 +94,12 @@ async fn an_edge_asks_a_made_up_origin_once_per_object() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn viewers_of_a_real_broadcast_find_nothing_broken() -> anyhow::Result<()> {
     let site = Site::start().await?;
+    // The same bytes under two keys: nobody may cry wolf.
+    let twin = Broadcast::start(site.origin.rtmp, "twin", &Synthetic::default()).await?;
     let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
-    let plain = format!("http://{}/app/show/index.m3u8", site.viewers());
+    let plain = format!("http://{}", site.viewers());
     let secure = site.edge.https.expect("a TLS listener");
-    let secure = format!("https://localhost:{}/app/show/index.m3u8", secure.port());
+    let secure = format!("https://localhost:{}", secure.port());
     wait_for_parts(&site).await?;
     for (url, protocol) in [
         (&plain, Protocol::H1),
@@ -105,10 +107,12 @@ async fn viewers_of_a_real_broadcast_find_nothing_broken() -> anyhow::Result<()>
         (&secure, Protocol::H1),
         (&secure, Protocol::H2),
     ] {
-        let run = run::run(&plan(vec![url.clone()], protocol, 10), &CancellationToken::new()).await?;
+        let urls = ["show", "twin"].map(|key| format!("{url}/app/{key}/index.m3u8"));
+        let run = run::run(&plan(urls.to_vec(), protocol, 10), &CancellationToken::new()).await?;
         assert_good(&run, 10);
     }
     broadcast.end().await?;
+    twin.end().await?;
     site.shutdown().await;
     Ok(())
 }
