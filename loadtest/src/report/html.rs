@@ -22,6 +22,8 @@ svg{width:100%;height:auto;background:#f7f9fc;border-radius:6px}svg text{font:11
 struct Line {
     name: String,
     colour: &'static str,
+    /// Drawn with gaps: the second value of a run.
+    dashed: bool,
     points: Vec<(f64, f64)>,
 }
 
@@ -98,8 +100,8 @@ type Value = fn(&Row) -> f64;
 
 fn over_time(out: &mut String, caption: &str, runs: &[Run], values: &[(&str, Value)]) {
     let mut lines = Vec::new();
-    for run in runs {
-        for (name, value) in values {
+    for (index, run) in runs.iter().enumerate() {
+        for (nth, (name, value)) in values.iter().enumerate() {
             let points = run.rows.iter().map(|row| (f64::from(row.second), value(row))).collect();
             let name = match (runs.len(), *name) {
                 (1, name) => name.to_owned(),
@@ -108,7 +110,8 @@ fn over_time(out: &mut String, caption: &str, runs: &[Run], values: &[(&str, Val
             };
             lines.push(Line {
                 name,
-                colour: colour(lines.len()),
+                colour: colour(if runs.len() == 1 { nth } else { index }),
+                dashed: nth > 0,
                 points,
             });
         }
@@ -139,6 +142,7 @@ fn cdf(out: &mut String, runs: &[Run]) {
             Line {
                 name: run.name.clone(),
                 colour: colour(index),
+                dashed: false,
                 points,
             }
         })
@@ -213,8 +217,9 @@ fn chart(
         }
         let _ = write!(
             out,
-            "<polyline points=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"/>",
-            line.colour
+            "<polyline points=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"{}/>",
+            line.colour,
+            if line.dashed { " stroke-dasharray=\"5 4\"" } else { "" }
         );
         if !line.name.is_empty() {
             let y = TOP + 14.0 * (index as f64 + 1.0);
