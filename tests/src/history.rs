@@ -30,6 +30,9 @@ pub struct History {
     pub segments: Vec<Listed>,
 }
 
+/// Holes up to this many seconds are played over by every player (hls.js: `maxBufferHole`).
+const BRIDGED: f64 = 0.1;
+
 impl History {
     /// Fetches what is listed now.
     pub async fn read(site: &Site, key: &str, rendition: &str) -> anyhow::Result<Self> {
@@ -65,14 +68,14 @@ impl History {
         for pair in self.segments.windows(2) {
             let by_media = (pair[1].tfdts[0] - pair[0].tfdts[0]) as f64 / self.scale;
             let hole = by_media - pair[0].duration.as_secs_f64();
-            assert!(hole.abs() < 0.05, "a hole of {hole} s in {:#?}", self.segments);
+            assert!(hole.abs() < BRIDGED, "a hole of {hole} s in {:#?}", self.segments);
             let by_date = pair[1]
                 .pdt
                 .duration_since(pair[0].pdt)
                 .unwrap_or_default()
                 .as_secs_f64();
             assert!(
-                by_date > by_media - 0.05,
+                by_date > by_media - BRIDGED,
                 "{by_date} by date, {by_media} by media in {:#?}",
                 self.segments
             );
