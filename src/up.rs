@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// Address to listen on.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "ADDRESS")]
     listen: IpAddr,
-    /// Length a part should have: 100ms to 2s [default: from the configuration, 333ms].
+    /// Length a part should have: 100ms to 2s [default: from the configuration, 200ms].
     #[arg(long, value_name = "DURATION")]
     part_target: Option<HumanDuration>,
     /// Length at which a segment may end: 500ms to 30s [default: from the configuration, 2s].

@@ -189,7 +189,7 @@ impl Ingest {
 impl Default for Packaging {
     fn default() -> Self {
         Self {
-            part_target: HumanDuration(Duration::from_millis(333)),
+            part_target: HumanDuration(Duration::from_millis(200)),
             segment_target: HumanDuration(Duration::from_secs(2)),
             target_duration: None,
             window: HumanDuration(Duration::from_secs(60)),
