@@ -56,7 +56,7 @@ pub(crate) struct Args {
     /// Read `origin:` and `edge:` sections from a file instead of the embedded defaults.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where streams and keys are kept: sqlite:<file> or postgres://… [default: from the configuration, sqlite:weir.db].
+    /// Where streams and keys are kept: sqlite:FILE or postgres://… [default: from the configuration, sqlite:weir.db].
     #[arg(long, value_name = "URL", env = "WEIR_DATABASE", hide_env_values = true)]
     database: Option<String>,
     /// Only check the configuration: says file, line, key and what was expected.

@@ -266,7 +266,8 @@
     $("stalls").textContent = now.stalls;
     $("buffer").textContent = seconds(now.buffered, 1);
     $("bitrate").textContent = now.bitrate ? `${(now.bitrate / 1e6).toFixed(1)} Mbit/s` : "–";
-    $("size").textContent = now.width ? `${now.width}×${now.height}${now.frameRate ? ` · ${Math.round(now.frameRate)}` : ""}` : "–";
+    $("size").textContent = now.width ? `${now.width}×${now.height}` : "–";
+    $("sizeNote").textContent = now.frameRate ? `picture, ${Math.round(now.frameRate)} fps` : "picture";
     $("part").textContent = now.partTarget ? `${Math.round(now.partTarget * 1000)} ms` : "–";
     $("rate").textContent = now.playing ? `×${now.playbackRate.toFixed(2)}` : "–";
     $("dropped").textContent = now.droppedFrames ?? "–";

@@ -75,7 +75,7 @@ impl Tx {
 }
 
 impl Store {
-    /// Forgets keys that are older than [`REMEMBERED`]; says how many.
+    /// Forgets keys that are older than a day; says how many.
     pub async fn forget_idempotency_keys(&self, now: Millis) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
         let forgotten = sqlx::query("DELETE FROM idempotency_keys WHERE created_at <= $1")
