@@ -130,7 +130,14 @@ impl Origin {
         let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp)?));
         let (news, heard) = mpsc::channel(NEWS_QUEUE);
         tasks.spawn(control.clone().run(heard, stop.clone()));
-        tasks.spawn(node::report(registry.clone(), news.clone(), stop.clone()));
+        let configured = config.streams.iter().map(|s| s.key.clone()).collect();
+        tasks.spawn(node::report(
+            registry.clone(),
+            control.clone(),
+            configured,
+            news.clone(),
+            stop.clone(),
+        ));
         let state = ApiState {
             control: control.clone(),
             addresses: addresses.clone(),

@@ -42,7 +42,7 @@ class Site:
     """A running origin. Use it as a context manager."""
 
     def __init__(self, program):
-        names = ["http", "admin", "rtmp", "rtmps", "show", "other", "open", "show_tls", "other_tls", "open_tls"]
+        names = ["http", "admin", "api", "rtmp", "rtmps", "show", "other", "open", "show_tls", "other_tls", "open_tls"]
         self.port = dict(zip(names, free_ports(len(names))))
         p = self.port
         streams = STREAMS
@@ -52,6 +52,9 @@ class Site:
         self.config = f"""
 http: {{ listen: "127.0.0.1:{p['http']}" }}
 admin: {{ listen: "127.0.0.1:{p['admin']}" }}
+api: {{ listen: "127.0.0.1:{p['api']}" }}
+database: {{ url: "sqlite::memory:" }}
+ingest: {{ grace: 0s }}
 rtmp: {{ listen: "127.0.0.1:{p['rtmp']}" }}
 rtmps: {{ listen: "127.0.0.1:{p['rtmps']}" }}
 tls: {{ certificate: CERTIFICATE, key: KEY }}

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use weir_loadtest::synthetic::Synthetic;
+use weir_origin::config::Stream;
 use weir_shared::config::HumanDuration;
 use weir_tests::{
     rest::Rest,
@@ -156,6 +157,34 @@ async fn clearing_the_past_shortens_the_playlist_and_the_broadcast_goes_on() -> 
     }
     assert!(!site.playlist("show", "video").await?.ended);
     broadcast.end().await?;
+    site.shutdown().await;
+    Ok(())
+}
+
+/// Nobody calls the API for a stream that stands in the configuration file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_the_file_is_pushed_again_and_again() -> anyhow::Result<()> {
+    let mut config = origin_config();
+    config.any_key = false;
+    config.ingest.grace = HumanDuration(Duration::ZERO);
+    config.streams = vec![Stream::open("show".parse()?)];
+    let site = Site::start_with(config).await?;
+    let key = site
+        .origin
+        .first_key
+        .clone()
+        .context("a fresh database has a first key")?;
+    let addr = site.origin.api;
+    let rest = Rest { addr, key };
+    let listed = body(rest.get("/v1/projects/default/streams").await?.text())?;
+    let id = listed["items"][0]["id"].as_str().context("id")?.to_owned();
+    for _ in 0..3 {
+        let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
+        until(&rest, &id, |s| s["status"] == "LIVE").await?;
+        site.get("/app/show/index.m3u8").await?;
+        broadcast.end().await?;
+        until(&rest, &id, |s| s["status"] == "DISABLED").await?;
+    }
     site.shutdown().await;
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! The media side, as the control plane sees it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -8,9 +11,10 @@ use weir_shared::id::StreamKey;
 
 use crate::{
     control::{
-        lifecycle::Slot,
+        lifecycle::{Event, Phase, Slot},
         model,
         node::{Happening, Health, News, Node, StreamPolicy},
+        service::Control,
     },
     ingest::{
         catalog::{self, Catalog, Credential, Secrets, TokenHash},
@@ -40,11 +44,9 @@ impl MediaNode {
     /// What admission has to know of what the control plane says. Passwords and tokens are not in it, only what they can
     /// be checked with.
     fn admission_policy(&self, policy: StreamPolicy) -> catalog::StreamPolicy {
-        let active = policy.accepts_publisher;
         if let Some(configured) = self.configured.get(&policy.key) {
-            let mut same = catalog::StreamPolicy::clone(configured);
-            same.active &= active;
-            return same;
+            // Nobody is there to activate it again after each broadcast: the file alone says whether it may be pushed.
+            return catalog::StreamPolicy::clone(configured);
         }
         let secrets = |user: &str, password: &str, token: &str| Secrets {
             credential: Some(Credential::new(user, password, self.catalog.salts())),
@@ -52,7 +54,7 @@ impl MediaNode {
         };
         let told = &policy.credentials;
         catalog::StreamPolicy {
-            active,
+            active: policy.accepts_publisher,
             // The key is part of every playback address: whoever watches knows it.
             allow_key_only: false,
             primary: secrets(&told.username, &told.password, &told.token),
@@ -83,8 +85,11 @@ impl Node for MediaNode {
         self.catalog.remove(key);
     }
 
+    /// A stream of the configuration file is let in by the file, not by the database.
     fn kick(&self, key: &StreamKey) {
-        self.registry.kick(key);
+        if !self.configured.contains_key(key) {
+            self.registry.kick(key);
+        }
     }
 
     fn end(&self, key: &StreamKey) {
@@ -111,8 +116,27 @@ impl Node for MediaNode {
     }
 }
 
-/// Tells the control plane who came and who went, from the registry's status changes, until `stop`.
-pub(super) async fn report(registry: Arc<Registry>, news: mpsc::Sender<News>, stop: CancellationToken) {
+/// Nobody calls the API for a stream of the configuration file: its next push activates it again.
+async fn activate(control: &Control, key: &StreamKey) {
+    let Ok(Some(stream)) = control.store.stream_by_key(key).await else {
+        return;
+    };
+    if stream.state.phase == Phase::Disabled
+        && let Err(error) = control.command(&stream.project, &stream.id, Event::Activate).await
+    {
+        tracing::warn!(key = %redacted(key), %error, "a configured stream could not be activated");
+    }
+}
+
+/// Tells the control plane who came and who went, from the registry's status changes, until `stop`. `configured`: streams
+/// of the configuration file.
+pub(super) async fn report(
+    registry: Arc<Registry>,
+    control: Arc<Control>,
+    configured: HashSet<StreamKey>,
+    news: mpsc::Sender<News>,
+    stop: CancellationToken,
+) {
     let mut changes = registry.watch_status();
     let mut known: HashMap<StreamKey, (bool, bool)> = HashMap::new();
     loop {
@@ -150,6 +174,9 @@ pub(super) async fn report(registry: Arc<Registry>, news: mpsc::Sender<News>, st
                 known.insert(key.clone(), (live, backup));
             }
             for what in happened {
+                if matches!(what, Happening::Connected(_)) && configured.contains(&key) {
+                    activate(&control, &key).await;
+                }
                 let key = key.clone();
                 if news.send(News { key, what }).await.is_err() {
                     return;
