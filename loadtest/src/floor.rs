@@ -49,9 +49,16 @@ pub fn run(
     local.block_on(&runtime, async {
         let listener = TcpListener::bind(listen).await?;
         bound(listener.local_addr()?);
-        let hub = Rc::new(Hub::new(Content::new(shape, clock::now())));
-        let ticker = hub.clone();
-        tokio::task::spawn_local(async move { ticker.tick().await });
+        let phases = Content::new(shape, clock::now()).in_phases();
+        let hubs: Rc<[Hub]> = phases.into_iter().map(Hub::new).collect();
+        for phase in 0..hubs.len() {
+            let hubs = hubs.clone();
+            tokio::task::spawn_local(async move {
+                if let Some(hub) = hubs.get(phase) {
+                    hub.tick().await;
+                }
+            });
+        }
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -59,9 +66,9 @@ pub fn run(
             };
             if let Ok((stream, _)) = accepted {
                 let _ = stream.set_nodelay(true);
-                let (hub, connection) = (hub.clone(), Rc::new(Connection::new(stream)));
+                let (hubs, connection) = (hubs.clone(), Rc::new(Connection::new(stream)));
                 tokio::task::spawn_local(async move {
-                    let _ = connection.serve(&hub).await;
+                    let _ = connection.serve(&hubs).await;
                     connection.gone.set(true);
                 });
             }
@@ -69,7 +76,7 @@ pub fn run(
     })
 }
 
-/// What all connections share.
+/// What all connections to the streams of one phase share.
 struct Hub {
     content: Content,
     parts: Cell<u64>,
@@ -189,17 +196,7 @@ impl Hub {
         answer
     }
 
-    /// `/app/s<n>/index.m3u8`, `/app/s<n>/d/<rendition>.m3u8`, `/app/s<n>/d/<epoch>/<rendition>/<object>`.
-    fn request(&self, connection: &Rc<Connection>, target: &str) {
-        if self.route(connection, target).is_none() {
-            connection.push([status("404 Not Found")]);
-        }
-    }
-
-    fn route(&self, connection: &Rc<Connection>, target: &str) -> Option<()> {
-        let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
-        let (key, rest) = path.strip_prefix("/app/")?.split_once('/')?;
-        let stream = self.content.stream(key)?;
+    fn request(&self, connection: &Rc<Connection>, stream: u32, rest: &str, query: Option<&str>) -> Option<()> {
         let rendition = |name: &str| self.content.renditions().iter().position(|r| r.as_str() == name);
         if rest == "index.m3u8" {
             connection.push([playlist(&self.content.multivariant("d/"))]);
@@ -240,6 +237,21 @@ impl Hub {
     }
 }
 
+/// `/app/s<n>/index.m3u8`, `/app/s<n>/d/<rendition>.m3u8`, `/app/s<n>/d/<epoch>/<rendition>/<object>`.
+fn route(hubs: &[Hub], connection: &Rc<Connection>, target: &str) {
+    let routed = || {
+        let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
+        let (key, rest) = path.strip_prefix("/app/")?.split_once('/')?;
+        let content = &hubs.first()?.content;
+        let stream = content.stream(key)?;
+        let hub = hubs.get(content.phase_of(stream))?;
+        hub.request(connection, stream, rest, query)
+    };
+    if routed().is_none() {
+        connection.push([status("404 Not Found")]);
+    }
+}
+
 impl Connection {
     fn new(stream: TcpStream) -> Self {
         Self {
@@ -250,7 +262,7 @@ impl Connection {
         }
     }
 
-    async fn serve(self: &Rc<Self>, hub: &Hub) -> io::Result<()> {
+    async fn serve(self: &Rc<Self>, hubs: &[Hub]) -> io::Result<()> {
         let mut request = Vec::with_capacity(512);
         let mut piece = [0; 2048];
         loop {
@@ -273,7 +285,7 @@ impl Connection {
                 let head = String::from_utf8_lossy(request.get(..end).unwrap_or(&[])).into_owned();
                 request.drain(..end + 4);
                 match head.strip_prefix("GET ").and_then(|rest| rest.split(' ').next()) {
-                    Some(target) => hub.request(self, target),
+                    Some(target) => route(hubs, self, target),
                     None => return Ok(()),
                 }
             }
