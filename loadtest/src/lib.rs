@@ -30,6 +30,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`headers`] | what the headers of an answer say (pure) |
 //! | [`content`], [`stamp`] | a stream by arithmetic (pure) |
 //! | [`origin`], [`defect`] | an LL-HLS server of it, honest or lying on purpose |
 //! | [`floor`] | a server of it that does as little as possible |
@@ -45,6 +46,7 @@ pub mod demo;
 pub mod fleet;
 pub mod floor;
 pub mod flv;
+pub mod headers;
 pub mod http;
 pub mod limits;
 pub mod listing;

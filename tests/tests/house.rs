@@ -42,6 +42,8 @@ const PURE: &[&str] = &[
     "loadtest/src/address.rs",
     "loadtest/src/arrival.rs",
     "loadtest/src/content.rs",
+    "loadtest/src/floor/answer.rs",
+    "loadtest/src/headers.rs",
     "loadtest/src/limits.rs",
     "loadtest/src/listing.rs",
     "loadtest/src/listing",
