@@ -168,6 +168,6 @@ mod tests {
             Some(0)
         );
         assert_eq!(read(&[("cache-control", "max-age=x")]).shared_lifetime(), None);
-        assert_eq!(read(&[("vary", "origin")]).varies, false);
+        assert!(!read(&[("vary", "origin")]).varies);
     }
 }

@@ -239,7 +239,7 @@ impl Response {
 #[derive(Debug)]
 pub struct Done {
     pub id: RequestId,
-    pub result: Result<Response, Failure>,
+    pub result: Result<Box<Response>, Failure>,
 }
 
 /// One viewer's connections.

@@ -16,7 +16,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`moment`], [`clock`] | one kind of time, and the only clock |
-//! | [`http`] | requests over HTTP/1.1, 2 and 3 |
+//! | [`http`], [`headers`] | requests over HTTP/1.1, 2 and 3; what the headers of an answer say |
 //! | [`fleet`], [`arrival`], [`ticket`] | many viewers on few threads, when they come, what they show at the door |
 //! | [`listing`] | playlists as viewers use them, read once for all |
 //! | [`viewer`] | a player as a state machine (pure) |
@@ -30,7 +30,6 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`headers`] | what the headers of an answer say (pure) |
 //! | [`content`], [`stamp`] | a stream by arithmetic (pure) |
 //! | [`origin`], [`defect`] | an LL-HLS server of it, honest or lying on purpose |
 //! | [`floor`] | a server of it that does as little as possible |

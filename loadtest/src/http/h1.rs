@@ -152,7 +152,7 @@ impl Wire {
             }
             return Poll::Ready(Done {
                 id: active.request.id,
-                result: outcome.map(|response| *response),
+                result: outcome,
             });
         }
         Poll::Pending

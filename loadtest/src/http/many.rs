@@ -78,7 +78,10 @@ impl Wire {
                     *current = Rc::default();
                 }
             }
-            Done { id, result }
+            Done {
+                id,
+                result: result.map(Box::new),
+            }
         });
         self.aborts.insert(id, abort);
     }
