@@ -28,6 +28,7 @@ const PURE: &[&str] = &[
     "origin/src/ingest/language.rs",
     "origin/src/ingest/rtmp/enhanced.rs",
     "origin/src/ingest/timeline.rs",
+    "origin/src/ingest/ts.rs",
     "origin/src/ingest/rtmp/chunk.rs",
     "origin/src/live/lifecycle.rs",
     "origin/src/live/failover.rs",
