@@ -81,9 +81,14 @@ pub(super) fn shape(unit: &[u8]) -> Result<Shape, HevcError> {
     if chroma == 3 {
         bits.skip(1); // separate planes
     }
-    (bits.ue()?, bits.ue()?);
-    if bits.flag()? {
-        (bits.ue()?, bits.ue()?, bits.ue()?, bits.ue()?);
+    let cropped = {
+        let _coded = (bits.ue()?, bits.ue()?);
+        bits.flag()?
+    };
+    if cropped {
+        for _ in 0..4 {
+            bits.ue()?;
+        }
     }
     let depths = (bits.ue()?, bits.ue()?);
     let bounded = |value: u32, max: u8| u8::try_from(value).ok().filter(|value| *value <= max);
