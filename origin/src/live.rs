@@ -8,6 +8,7 @@
 //! | `pipeline.rs` | the task |
 //! | `lifecycle.rs`, `failover.rs`, `splice.rs` | its decisions (pure): grace, primary and backup, one timeline |
 //! | `packager.rs`, `lane.rs`, `track.rs` | renditions |
+//! | `snapshot.rs`, `text.rs`, `master.rs` | what readers see, and how it is written cheaply |
 //! | `status.rs`, `health.rs` | what others are told |
 //!
 //! Before this: `ingest`, `package`. After this: `deliver`.
@@ -26,6 +27,7 @@ pub mod snapshot;
 pub mod splice;
 pub mod standby;
 pub mod status;
+pub mod text;
 mod track;
 
 pub use lane::Settings;

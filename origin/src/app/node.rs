@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::sync::{broadcast::error::RecvError, mpsc};
@@ -53,7 +54,9 @@ impl MediaNode {
             tokens: vec![TokenHash::of(token)],
         };
         let told = &policy.credentials;
+        let dvr = Duration::from_secs(u64::from(policy.dvr_seconds));
         catalog::StreamPolicy {
+            dvr: (!dvr.is_zero()).then_some(dvr),
             active: policy.accepts_publisher,
             // The key is part of every playback address: whoever watches knows it.
             allow_key_only: false,

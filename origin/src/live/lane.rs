@@ -39,6 +39,8 @@ pub struct Settings {
     pub targets: Targets,
     /// How much of the past a live playlist lists.
     pub window: Duration,
+    /// Viewers are meant to go back in it.
+    pub dvr: bool,
 }
 
 /// Where a track begins that joins a stream.

@@ -157,6 +157,16 @@ impl Registry {
         u64::try_from(since_1970.as_millis() / target_ms).unwrap_or(0)
     }
 
+    /// How this stream is packaged.
+    fn settings_of(&self, key: &StreamKey) -> Settings {
+        let mut settings = self.settings.clone();
+        if let Some(dvr) = self.policy.catalog.get(key).and_then(|policy| policy.dvr) {
+            settings.window = dvr;
+            settings.dvr = true;
+        }
+        settings
+    }
+
     /// Lets a publisher in to the stream's current life, or begins a new one.
     fn open(self: &Arc<Self>, admitted: &Admitted) -> Result<Publication, Refusal> {
         let key = admitted.key();
@@ -217,7 +227,7 @@ impl Registry {
             seats: live.seats.clone(),
             orders: live.orders.clone(),
             packager: Packager::new(
-                self.settings.clone(),
+                self.settings_of(key),
                 epoch,
                 live.next_msn.clone(),
                 master,

@@ -95,6 +95,10 @@ pub struct Window {
     listed_time: Duration,
     /// The longest the list ever was, the segment that pushed others off it included.
     longest_list: Duration,
+    /// Listed segments that begin with a dependent frame.
+    dependent: usize,
+    /// A segment has left the list: it is no longer all there ever was.
+    slides: bool,
     /// EXT-X-DISCONTINUITY tags that left the list.
     discontinuity_sequence: u64,
     next_msn: MediaSequence,
@@ -114,6 +118,8 @@ impl Window {
             unlisted_time: Duration::ZERO,
             listed_time: Duration::ZERO,
             longest_list: Duration::ZERO,
+            dependent: 0,
+            slides: false,
             discontinuity_sequence: 0,
             next_msn: MediaSequence(0),
             next_part: PartNumber(0),
@@ -168,6 +174,7 @@ impl Window {
         self.next_msn = open.msn.next();
         self.listed_time += duration;
         self.longest_list = self.longest_list.max(self.listed_time);
+        self.dependent += usize::from(!open.independent);
         self.tail.push(Arc::new(Segment {
             msn: open.msn,
             duration,
@@ -195,9 +202,24 @@ impl Window {
         self.open.as_ref()
     }
 
+    /// How many complete segments are listed.
+    pub fn listed_len(&self) -> usize {
+        self.kept_len() - self.unlisted
+    }
+
+    /// The listed segment at this place, 0 being the oldest.
+    pub fn listed_at(&self, index: usize) -> Option<&Arc<Segment>> {
+        self.nth(self.unlisted.checked_add(index)?)
+    }
+
+    /// Segments have left the list since the first one: it tells only the end of what there was.
+    pub fn slides(&self) -> bool {
+        self.slides
+    }
+
     /// Whether every segment that is listed, and the one being made, begins with an independent frame.
     pub fn all_independent(&self) -> bool {
-        self.listed().all(|s| s.independent) && self.open.as_ref().is_none_or(|open| open.independent)
+        self.dependent == 0 && self.open.as_ref().is_none_or(|open| open.independent)
     }
 
     /// A complete segment, listed or only kept.
@@ -279,7 +301,7 @@ impl Window {
     fn unlist_beyond(&mut self, wanted: Duration) {
         let enough = wanted.max(self.settings.target_duration * 3);
         while let Some(oldest) = self.nth(self.unlisted) {
-            let (duration, discontinuity) = (oldest.duration, oldest.discontinuity);
+            let (duration, discontinuity, independent) = (oldest.duration, oldest.discontinuity, oldest.independent);
             let rest = self.listed_time.saturating_sub(duration);
             if rest < enough {
                 break;
@@ -287,6 +309,8 @@ impl Window {
             if discontinuity {
                 self.discontinuity_sequence += 1;
             }
+            self.dependent -= usize::from(!independent);
+            self.slides = true;
             self.unlisted_time += duration;
             self.listed_time = rest;
             self.unlisted += 1;

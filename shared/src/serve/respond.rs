@@ -81,7 +81,8 @@ impl Asked<'_> {
 }
 
 /// A playlist, already in the encoding that [`Asked::gzip`] asked for.
-pub fn playlist(asked: Asked<'_>, text: Bytes, gzipped: bool, lifetime: HeaderValue) -> Response<Body> {
+pub fn playlist(asked: Asked<'_>, text: impl Into<Body>, gzipped: bool, lifetime: HeaderValue) -> Response<Body> {
+    let text = text.into();
     let mut response = base(StatusCode::OK, lifetime);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PLAYLIST_TYPE);
@@ -92,7 +93,7 @@ pub fn playlist(asked: Asked<'_>, text: Bytes, gzipped: bool, lifetime: HeaderVa
     }
     headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
     if !asked.is_head() {
-        *response.body_mut() = Body::full(text);
+        *response.body_mut() = text;
     }
     response
 }

@@ -3,7 +3,7 @@
 //!
 //! Before this: the configuration or the control plane. After this: `ingest/admission/judge.rs`.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -32,6 +32,9 @@ pub struct StreamPolicy {
     pub ports: OwnPorts,
     pub on_rotate: OnRotate,
     pub takeover: Takeover,
+    /// How much of the past its viewers may go back in. `None`: no more than every live playlist lists. Taken up when the
+    /// stream's next life begins.
+    pub dvr: Option<Duration>,
 }
 
 /// What opens one slot of a stream: any one of these.
@@ -86,6 +89,7 @@ impl StreamPolicy {
             ports: OwnPorts::default(),
             on_rotate: OnRotate::default(),
             takeover: Takeover::default(),
+            dvr: None,
         }
     }
 
