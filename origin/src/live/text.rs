@@ -24,11 +24,12 @@ use super::snapshot::Snapshot;
 /// Segments in a run, by their sequence numbers: the next run begins at a multiple of this.
 const RUN: u64 = 64;
 
-/// Runs of one rendition that were written already. Holds what the newest text is made of, and no more.
+/// Runs of one rendition that were written already, in their order. Holds what the last text was made of, and no more: a
+/// reader of an older snapshot has some written once more.
 #[derive(Debug, Default)]
 pub struct Runs(Mutex<Vec<Run>>);
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Run {
     /// Sequence numbers.
     segments: Range<u64>,
@@ -80,20 +81,25 @@ fn full(snapshot: &Snapshot, runs: &Runs, playlist: &MediaPlaylist, base: usize,
     let mut pieces = vec![Piece::new(head)];
 
     let end = first + (base + settled) as u64;
-    let mut used = Vec::new();
+    // Held while runs are written, so that two readers do not write the same.
+    let mut kept = runs.0.lock();
+    let mut old = std::mem::take(&mut *kept).into_iter().peekable();
     let mut from = first;
     while from < end {
-        let to = ((from / RUN + 1) * RUN).min(end);
-        let run = runs.take(from..to, from == first).unwrap_or_else(|| Run {
-            segments: from..to,
-            leads: from == first,
-            text: Piece::new(written(snapshot, from - first..to - first)),
+        let segments = from..((from / RUN + 1) * RUN).min(end);
+        let leads = from == first;
+        while old.next_if(|run| run.segments.start < from).is_some() {}
+        let same = old.next_if(|run| run.segments == segments && run.leads == leads);
+        from = segments.end;
+        let run = same.unwrap_or_else(|| Run {
+            text: Piece::new(written(snapshot, segments.start - first..segments.end - first)),
+            segments,
+            leads,
         });
         pieces.push(run.text.clone());
-        used.push(run);
-        from = to;
+        kept.push(run);
     }
-    runs.keep(used);
+    drop(kept);
 
     let mut rest = String::new();
     let before = (base + settled).checked_sub(1).and_then(|at| snapshot.segment_at(at));
@@ -125,20 +131,6 @@ fn written(snapshot: &Snapshot, places: Range<u64>) -> String {
         map = bare.map_uri.or(map);
     }
     out
-}
-
-impl Runs {
-    fn take(&self, segments: Range<u64>, leads: bool) -> Option<Run> {
-        let runs = self.0.lock();
-        runs.iter()
-            .find(|run| run.segments == segments && run.leads == leads)
-            .cloned()
-    }
-
-    /// Forgets all others. A reader of an older snapshot may have come later: then some are written once more.
-    fn keep(&self, used: Vec<Run>) {
-        *self.0.lock() = used;
-    }
 }
 
 /// Plain or compressed.
