@@ -393,7 +393,7 @@ mod tests {
             headers: &HeaderMap::new(),
         };
         for response in [
-            playlist(asked, "x".into(), false, NO_STORE),
+            playlist(asked, Bytes::from("x"), false, NO_STORE),
             media(asked, vec![], VIDEO_TYPE, HeaderValue::from_static("\"e\"")),
             refusal(StatusCode::NOT_FOUND, "x", "y"),
             method_not_allowed(),
@@ -412,7 +412,7 @@ mod tests {
             headers: &HeaderMap::new(),
         };
         let urgency = |response: Response<Body>| response.headers()[PRIORITY].clone();
-        assert_eq!(urgency(playlist(asked, "x".into(), false, NO_STORE)), "u=1");
+        assert_eq!(urgency(playlist(asked, Bytes::from("x"), false, NO_STORE)), "u=1");
         let etag = HeaderValue::from_static("\"e\"");
         assert_eq!(urgency(media(asked, vec!["abc".into()], VIDEO_TYPE, etag)), "u=2");
     }
