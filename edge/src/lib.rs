@@ -10,10 +10,12 @@ pub mod config;
 pub mod directory;
 pub mod entrance;
 pub mod handle;
+pub mod listen;
 pub mod live;
 pub mod metrics;
 pub mod player;
 pub mod refusal;
+pub mod reload;
 pub mod target;
 pub mod upstream;
 
