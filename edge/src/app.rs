@@ -90,7 +90,7 @@ impl Edge {
             },
             metrics: metrics.clone(),
         };
-        let [plain, secured] = [
+        let [plain, secure] = [
             handler(config.http.as_ref().map_or(Tickets::On, |http| http.tickets)),
             handler(config.https.as_ref().map_or(Tickets::On, |https| https.tickets)),
         ];
@@ -118,9 +118,9 @@ impl Edge {
                 drain,
             ));
         }
-        if let (Some(secure), Some(https)) = (https, config.https.clone()) {
-            tokio::spawn(listen::follow_files(https, secure.certificates(), stop.clone()));
-            secure.serve(&tasks, &door, &secured, &drain)?;
+        if let (Some(listener), Some(https)) = (https, config.https.clone()) {
+            tokio::spawn(listen::follow_files(https, listener.certificates(), stop.clone()));
+            listener.serve(&tasks, &door, &secure, &drain)?;
         }
         let admin_side = Admin::new(prometheus, drain.clone());
         tasks.spawn(tcp::serve(admin, None, tcp::Limits::default(), admin_side, drain));
