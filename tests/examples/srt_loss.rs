@@ -37,6 +37,8 @@ use weir_tests::lossy::{Conditions, Link};
 const PACKET: usize = 188;
 /// Transport packets in a datagram.
 const TRAIN: usize = 7;
+/// Datagrams that follow those that count.
+const PUSHING_TRAINS: u64 = 200;
 
 #[derive(Clone)]
 struct Args {
@@ -59,10 +61,19 @@ struct Received {
     lost: u64,
     disorder: u64,
     hash: Sha256,
+    /// Packets that count: more are sent, to push the last ones out of every buffer on the way.
+    counted: u64,
     rest: Vec<u8>,
 }
 
 impl Received {
+    fn new(args: &Args) -> Self {
+        Self {
+            counted: trains(args) * TRAIN as u64,
+            ..Self::default()
+        }
+    }
+
     fn take(&mut self, bytes: &[u8]) {
         self.rest.extend_from_slice(bytes);
         let whole = self.rest.len() / PACKET * PACKET;
@@ -71,6 +82,11 @@ impl Received {
             let number = packet[4..].first_chunk().map_or(0, |n| u64::from_be_bytes(*n));
             if packet[0] != 0x47 || number < self.next {
                 self.disorder += 1;
+                continue;
+            }
+            if number >= self.counted {
+                self.lost += self.counted - self.next;
+                self.next = self.counted;
                 continue;
             }
             self.lost += number - self.next;
@@ -112,14 +128,23 @@ fn sender(args: &Args, to: SocketAddr) -> anyhow::Result<Child> {
         .context("srt-live-transmit (Debian: srt-tools) can't be started")
 }
 
+fn trains_per_second(args: &Args) -> f64 {
+    args.mbits * 1e6 / 8.0 / (PACKET * TRAIN) as f64
+}
+
+fn trains(args: &Args) -> u64 {
+    (trains_per_second(args) * args.seconds as f64) as u64
+}
+
 /// Feeds the sender at an even pace; returns how many packets there were.
 fn feed(child: &mut Child, args: &Args) -> anyhow::Result<u64> {
     use std::io::Write as _;
     let mut input = child.stdin.take().context("the sender has no input")?;
-    let per_second = args.mbits * 1e6 / 8.0 / (PACKET * TRAIN) as f64;
-    let trains = (per_second * args.seconds as f64) as u64;
+    let per_second = trains_per_second(args);
+    // It throws away what it reads before it is connected.
+    std::thread::sleep(Duration::from_secs(2));
     let began = Instant::now();
-    for train in 0..trains {
+    for train in 0..trains(args) + PUSHING_TRAINS {
         let due = began + Duration::from_secs_f64(train as f64 / per_second);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let mut bytes = Vec::with_capacity(PACKET * TRAIN);
@@ -131,7 +156,7 @@ fn feed(child: &mut Child, args: &Args) -> anyhow::Result<u64> {
     }
     // What is in flight arrives, then the input ends and the sender with it.
     std::thread::sleep(Duration::from_secs(2));
-    Ok(trains * TRAIN as u64)
+    Ok(trains(args) * TRAIN as u64)
 }
 
 /// Our receiver with a plain socket around it.
@@ -142,7 +167,7 @@ async fn receive(socket: UdpSocket, args: Args, done: Arc<AtomicBool>) -> anyhow
     };
     let listener = Listener::new([7; 32], offer, Instant::now());
     let mut session: Option<(Session, SocketAddr)> = None;
-    let mut received = Received::default();
+    let mut received = Received::new(&args);
     let mut buffer = vec![0; 2048];
     while !done.load(Ordering::Relaxed) {
         let timeout = session
@@ -249,8 +274,8 @@ async fn libsrt(args: &Args, loss: f64) -> anyhow::Result<()> {
         .spawn()?;
     let mut output = receiver.stdout.take().context("the receiver has no output")?;
     let (sender_side, results) = mpsc::channel();
+    let mut received = Received::new(args);
     std::thread::spawn(move || {
-        let mut received = Received::default();
         let mut buffer = vec![0; 1 << 16];
         while let Ok(length @ 1..) = output.read(&mut buffer) {
             received.take(&buffer[..length]);
