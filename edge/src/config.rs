@@ -102,7 +102,8 @@ pub struct Directory {
 }
 
 impl Directory {
-    fn default_max_records() -> u64 {
+    /// Streams that an edge remembers unless it is told otherwise.
+    pub fn default_max_records() -> u64 {
         100_000
     }
 }

@@ -55,8 +55,8 @@ impl MediaNode {
         let told = &policy.credentials;
         catalog::StreamPolicy {
             active: policy.accepts_publisher,
-            // The key is part of every playback address: whoever watches knows it.
-            allow_key_only: false,
+            // Off unless asked for: the key is part of every playback address, whoever watches knows it.
+            allow_key_only: policy.allow_key_only,
             primary: secrets(&told.username, &told.password, &told.token),
             backup: secrets(&told.username, &told.backup_password, &told.backup_token),
             on_rotate: match policy.on_rotate {

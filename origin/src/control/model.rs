@@ -55,6 +55,8 @@ pub struct Settings {
     pub client_user_id: Option<String>,
     pub metadata: serde_json::Map<String, serde_json::Value>,
     pub on_rotate: OnRotate,
+    /// Whoever knows the key may push, without a password or a token.
+    pub allow_key_only: bool,
 }
 
 impl Default for Settings {
@@ -73,6 +75,7 @@ impl Default for Settings {
             client_user_id: None,
             metadata: serde_json::Map::new(),
             on_rotate: OnRotate::Keep,
+            allow_key_only: false,
         }
     }
 }

@@ -20,6 +20,8 @@ pub struct StreamPolicy {
     pub credentials: Credentials,
     /// What happens to a publisher whose credentials were rotated.
     pub on_rotate: OnRotate,
+    /// Whoever knows the key may push.
+    pub allow_key_only: bool,
     /// Backstage: viewers are refused until the broadcast starts.
     pub backstage: bool,
     pub broadcasting: bool,
@@ -37,6 +39,7 @@ impl StreamPolicy {
             accepts_publisher: stream.state.accepts_publisher(),
             credentials: stream.credentials.clone(),
             on_rotate: settings.on_rotate,
+            allow_key_only: settings.allow_key_only,
             backstage: stream.state.backstage,
             broadcasting: stream.state.broadcasting,
             signed_playback: settings.signed_playback,

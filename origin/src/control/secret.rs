@@ -62,6 +62,11 @@ pub fn playback_secret() -> String {
     random(32)
 }
 
+/// For an origin and an edge in one process, which need no agreement beforehand: 256 bits.
+pub fn fleet_credential() -> String {
+    random(32)
+}
+
 /// SHA-256, lower-case hexadecimal.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;

@@ -69,6 +69,26 @@ pub fn of(stream: &Stream, owner: Option<String>) -> StreamRecord {
     }
 }
 
+/// A stream that nobody made, on a node that lets every key be pushed. Older than whatever the API makes of it `at` the same
+/// time: a unit of work may have begun before the look that did not find it.
+pub(super) fn open(key: StreamKey, at: Millis) -> StreamRecord {
+    StreamRecord {
+        key,
+        version: RecordVersion {
+            changed_at: at.saturating_sub(super::LOOK_BACK_MS),
+            number: 0,
+        },
+        status: Status::Idle,
+        active: true,
+        backstage: false,
+        origins: Origins::default(),
+        signed_playback: false,
+        playback_secrets: Vec::new(),
+        limits: Limits::default(),
+        recording: None,
+    }
+}
+
 /// Tells the fleet where this node's media is.
 pub(super) async fn announce(store: &Store, name: &str, url: &str, now: Millis) -> Result<(), StoreError> {
     let mut tx = store.begin().await?;
