@@ -17,6 +17,9 @@ pub struct Stream {
     pub state: State,
     pub settings: Settings,
     pub credentials: Credentials,
+    /// When its seekable past was last thrown away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dvr_cleared: Option<Millis>,
     /// Goes up with every write: the entity tag.
     pub version: i64,
     pub created_at: Millis,
