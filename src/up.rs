@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use weir_edge::Edge;
-use weir_origin::{app::Origin, control::secret};
+use weir_origin::app::Origin;
 use weir_shared::{
     config::{self, Fault, HumanDuration, Secret, Validate},
     id::StreamKey,
@@ -104,11 +104,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         edge: mut edge_config,
     } = config;
     let credential = fleet_credential(&mut origin_config);
+    let unknown = match origin_config.any_key {
+        // Keys that nobody made by the API are the origin's to know.
+        true => weir_edge::config::Unknown::Open,
+        false => weir_edge::config::Unknown::default(),
+    };
     let origin = Origin::start(origin_config).await?;
     edge_config.origins = vec![format!("http://{}", reachable(origin.http))];
-    if edge_config.directory.is_none() {
-        edge_config.directory = Some(own_directory(&origin, credential));
-    }
+    edge_config
+        .directory
+        .get_or_insert_with(|| weir_edge::config::Directory {
+            unknown,
+            ..weir_edge::config::Directory::new(vec![format!("http://{}", reachable(origin.api))], credential)
+        });
     let edge = Edge::start(edge_config).await?;
     if !playback_is_configured && let Some(base) = playback_base(&edge) {
         origin.set_playback_base(&base);
@@ -139,6 +147,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     edge.shutdown().await;
     origin.shutdown().await;
     Ok(())
+}
+
+/// What the two nodes know and nobody else: the file's, or one for this run.
+fn fleet_credential(origin: &mut weir_origin::config::Config) -> Secret {
+    let directory = origin.directory.get_or_insert_with(|| weir_origin::config::Directory {
+        credential: Secret::new(format!("{:032x}", rand::random::<u128>())),
+        url: None,
+    });
+    directory.credential.clone()
 }
 
 fn configuration(args: &Args) -> anyhow::Result<Config> {
@@ -207,25 +224,6 @@ fn named_streams(args: &Args, config: &Config) -> anyhow::Result<Vec<StreamKey>>
     }
     keys.dedup();
     Ok(keys)
-}
-
-/// What the origin and the edge of this process know each other by: the file's, or one that ends with the process.
-fn fleet_credential(origin: &mut weir_origin::config::Config) -> Secret {
-    let directory = origin.directory.get_or_insert_with(|| weir_origin::config::Directory {
-        credential: Secret::new(secret::fleet_credential()),
-        url: None,
-    });
-    directory.credential.clone()
-}
-
-/// The edge learns of streams from the origin beside it.
-fn own_directory(origin: &Origin, credential: Secret) -> weir_edge::config::Directory {
-    weir_edge::config::Directory {
-        origins: vec![format!("http://{}", reachable(origin.api))],
-        credential,
-        ca: None,
-        max_records: weir_edge::config::Directory::default_max_records(),
-    }
 }
 
 /// The address at which this machine reaches a listener that may be bound to "any".

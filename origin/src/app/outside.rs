@@ -42,12 +42,10 @@ impl Outside {
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(delivery::Metrics::new(prometheus)?);
         let guard = Arc::new(Guard::parse(&config.webhooks.allow).context("webhooks.allow")?);
-        let any_key = config.any_key;
         let directory = match &config.directory {
             Some(config) => {
                 let metrics = Arc::new(directory::Metrics::new(prometheus)?);
                 let directory = Directory::new(store.clone(), credential(config)?, metrics, stop.clone());
-                let directory = directory.with_any_key(any_key);
                 let url = config.url.clone().unwrap_or_else(|| format!("http://{http}"));
                 let name = name.to_owned();
                 Some((directory, directory::Node { name, url }))

@@ -110,7 +110,6 @@ impl Metrics {
 pub struct Directory {
     store: Store,
     credential: FleetCredential,
-    any_key: bool,
     changes: Arc<Mutex<ChangeLog>>,
     /// The newest change's number.
     newest: Arc<watch::Sender<u64>>,
@@ -134,18 +133,12 @@ impl Directory {
         Self {
             store,
             credential,
-            any_key: false,
             changes: Arc::new(Mutex::new(ChangeLog::new(rand::random(), REMEMBERED))),
             newest: Arc::new(watch::channel(0).0),
             waiters: Arc::new(Semaphore::new(MAX_WAITERS)),
             metrics,
             stop,
         }
-    }
-
-    /// Development: this node lets every well-formed key be pushed, so edges are told that every stream is there.
-    pub fn with_any_key(self, any_key: bool) -> Self {
-        Self { any_key, ..self }
     }
 
     /// Where edges ask, to be merged with the API's router.
@@ -189,13 +182,7 @@ impl Directory {
     /// Records of these keys, at once. The cursor is from before they were read: what changes later comes after it.
     async fn get(&self, keys: &[StreamKey]) -> Result<Page, StoreError> {
         let cursor = self.changes.lock().cursor();
-        let at = now();
-        let mut page = self.page(cursor, keys).await?;
-        if self.any_key {
-            let open = page.unknown.drain(..).map(|key| records::open(key, at));
-            page.records.extend(open);
-        }
-        Ok(page)
+        self.page(cursor, keys).await
     }
 
     /// What changed after the cursor, once something has.

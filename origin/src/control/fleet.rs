@@ -15,7 +15,7 @@ use super::store::{Changed, Engine, Millis, Store, StoreError, now};
 /// How often is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How far back is looked: other machines' clocks may differ, and units of work end later than they begin.
-pub const LOOK_BACK_MS: Millis = 10_000;
+const LOOK_BACK_MS: Millis = 10_000;
 /// Changes read at one look. More means that some were missed.
 const LOOK_LIMIT: u32 = 10_000;
 

@@ -39,6 +39,7 @@ pub fn credentials() -> Credentials {
         backup_token: token(),
         passphrase: random(24),
         playback_secret: playback_secret(),
+        previous_playback_secret: None,
     }
 }
 
@@ -59,11 +60,6 @@ pub fn token() -> String {
 
 /// 256 bits, as HMAC-SHA256 takes them.
 pub fn playback_secret() -> String {
-    random(32)
-}
-
-/// For an origin and an edge in one process, which need no agreement beforehand: 256 bits.
-pub fn fleet_credential() -> String {
     random(32)
 }
 

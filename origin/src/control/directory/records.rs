@@ -9,7 +9,6 @@ use weir_shared::{
 };
 
 use crate::control::{
-    fleet::LOOK_BACK_MS,
     lifecycle,
     model::Stream,
     store::{Millis, Store, StoreError},
@@ -75,30 +74,13 @@ pub fn of(stream: &Stream, origins: Origins) -> StreamRecord {
         backstage: stream.status() == lifecycle::Status::Live && !state.broadcasting,
         origins,
         signed_playback: settings.signed_playback,
-        playback_secrets: vec![PlaybackSecret::new(stream.credentials.playback_secret.clone())],
+        playback_secrets: std::iter::once(&stream.credentials.playback_secret)
+            .chain(&stream.credentials.previous_playback_secret)
+            .map(PlaybackSecret::new)
+            .collect(),
         limits: Limits {
             dvr_seconds: if settings.dvr_enabled { settings.dvr_duration } else { 0 },
         },
-        recording: None,
-    }
-}
-
-/// A stream that nobody made, on a node that lets every key be pushed. Older than whatever the API makes of it `at` the same
-/// time: a unit of work may have begun before the look that did not find it.
-pub(super) fn open(key: StreamKey, at: Millis) -> StreamRecord {
-    StreamRecord {
-        key,
-        version: RecordVersion {
-            changed_at: at.saturating_sub(LOOK_BACK_MS),
-            number: 0,
-        },
-        status: Status::Idle,
-        active: true,
-        backstage: false,
-        origins: Origins::default(),
-        signed_playback: false,
-        playback_secrets: Vec::new(),
-        limits: Limits::default(),
         recording: None,
     }
 }
