@@ -22,6 +22,7 @@ use crate::{
         self,
         catalog::{self, Catalog, Credential, Secrets, TokenHash},
         redacted,
+        secret::Secret,
     },
     live::{health::PublisherReport, lifecycle::State, registry::Registry},
 };
@@ -65,6 +66,7 @@ impl MediaNode {
             allow_key_only: policy.allow_key_only,
             primary: secrets(&told.username, &told.password, &told.token),
             backup: secrets(&told.username, &told.backup_password, &told.backup_token),
+            passphrase: Some(Secret::new(&told.passphrase)),
             on_rotate: match policy.on_rotate {
                 model::OnRotate::Keep => catalog::OnRotate::Keep,
                 model::OnRotate::Kick => catalog::OnRotate::Kick,
