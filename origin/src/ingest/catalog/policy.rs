@@ -43,6 +43,17 @@ pub struct StreamPolicy {
     /// How much of the past its viewers may go back in. `None`: no more than every live playlist lists. Taken up when the
     /// stream's next life begins.
     pub dvr: Option<Duration>,
+    /// `None`: those of the configuration file.
+    pub timers: Option<Timers>,
+}
+
+/// How long a stream waits for its publisher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timers {
+    /// Once it is gone.
+    pub grace: Duration,
+    /// While it is connected and sends nothing.
+    pub idle: Duration,
 }
 
 /// What opens one slot of a stream: any one of these.
@@ -123,6 +134,7 @@ impl StreamPolicy {
             on_rotate: OnRotate::default(),
             takeover: Takeover::default(),
             dvr: None,
+            timers: None,
         }
     }
 
