@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use weir_edge::Edge;
-use weir_loadtest::{demo, publisher};
+use weir_loadtest::{demo, publisher, rhythm::Rhythm};
 use weir_origin::app::Origin;
 use weir_shared::{
     config::{self, Fault, HumanDuration, Validate},
@@ -296,6 +296,7 @@ async fn broadcast_demo(rtmp: SocketAddr, stop: CancellationToken) {
             looped: true,
             // In step with the wall clock: the picture tells its own age.
             start_at: Some(SystemTime::UNIX_EPOCH),
+            rhythm: Rhythm::default(),
         };
         match publisher::publish(push, stop.clone()).await {
             Ok(_) => return,

@@ -51,6 +51,7 @@ const PURE: &[&str] = &[
     "loadtest/src/moment.rs",
     "loadtest/src/oracle.rs",
     "loadtest/src/oracle",
+    "loadtest/src/rhythm.rs",
     "loadtest/src/rule.rs",
     "loadtest/src/stamp.rs",
     "loadtest/src/tally.rs",
