@@ -11,7 +11,13 @@ use weir_shared::{
 };
 
 use crate::{
-    cache::Store, config::Config, directory::Directory, handle, live::followers::Followers, metrics::Metrics,
+    auth::{Auth, Verifier},
+    cache::Store,
+    config::{Config, Tickets},
+    directory::Directory,
+    handle,
+    live::followers::Followers,
+    metrics::Metrics,
     upstream::Upstream,
 };
 
@@ -72,12 +78,22 @@ impl Edge {
             metrics.clone(),
             stop.clone(),
         );
-        let handler = handle::Edge {
-            followers,
-            store,
+        let verifier = Arc::new(Verifier::new(&config.playback, metrics.clone()).context("playback")?);
+        let handler = |tickets: Tickets| handle::Edge {
+            followers: followers.clone(),
+            store: store.clone(),
             directory: directory.clone(),
-            metrics,
+            auth: Auth {
+                tickets: tickets == Tickets::On,
+                verifier: verifier.clone(),
+                metrics: metrics.clone(),
+            },
+            metrics: metrics.clone(),
         };
+        let [plain, secure] = [
+            handler(config.http.as_ref().map_or(Tickets::On, |http| http.tickets)),
+            handler(config.https.as_ref().map_or(Tickets::On, |https| https.tickets)),
+        ];
         let limits = tcp::Limits {
             connections: config.max_connections,
             ..tcp::Limits::default()
@@ -92,20 +108,14 @@ impl Edge {
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
-        if let Some(directory) = directory {
+        if let Some(directory) = directory.clone() {
             tokio::spawn(directory.follow(stop));
         }
         if let Some(listener) = http {
-            tasks.spawn(tcp::serve(
-                listener,
-                None,
-                limits.clone(),
-                handler.clone(),
-                drain.clone(),
-            ));
+            tasks.spawn(tcp::serve(listener, None, limits.clone(), plain, drain.clone()));
         }
         if let Some((listener, tls)) = https {
-            tasks.spawn(tcp::serve(listener, Some(tls), limits.clone(), handler, drain.clone()));
+            tasks.spawn(tcp::serve(listener, Some(tls), limits.clone(), secure, drain.clone()));
         }
         let admin_side = Admin::new(prometheus, drain.clone());
         tasks.spawn(tcp::serve(admin, None, limits, admin_side, drain));

@@ -1,5 +1,7 @@
 //! The edge's configuration: what `config/edge.yaml` explains key by key.
 
+mod playback;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -9,12 +11,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 use weir_shared::config::{ByteSize, Fault, HumanDuration, Secret, Validate};
 
+pub use playback::{Algorithm, Jwt, Playback};
+
 /// Everything an edge needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Plain HTTP/1.1 and HTTP/2.
-    pub http: Option<Listen>,
+    pub http: Option<Http>,
     /// HTTP/1.1 and HTTP/2 over TLS.
     pub https: Option<Https>,
     pub admin: Listen,
@@ -22,6 +26,7 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Streams as the fleet's control plane knows them. Left out: every stream is asked of `origins`.
     pub directory: Option<Directory>,
+    pub playback: Playback,
     pub cache: Cache,
     pub follow: Follow,
     /// Connections open at once on one listener.
@@ -35,6 +40,26 @@ pub struct Listen {
     pub listen: SocketAddr,
 }
 
+/// The listener without TLS.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    #[serde(deserialize_with = "weir_shared::config::listen_address")]
+    pub listen: SocketAddr,
+    #[serde(default)]
+    pub tickets: Tickets,
+}
+
+/// Whether a listener checks tickets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tickets {
+    #[default]
+    On,
+    /// Somebody in front of it has checked already, and nobody else reaches it.
+    Off,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Https {
@@ -45,6 +70,8 @@ pub struct Https {
     pub certificate: Option<PathBuf>,
     #[serde(default)]
     pub key: Option<PathBuf>,
+    #[serde(default)]
+    pub tickets: Tickets,
 }
 
 /// Where this edge learns of streams.
@@ -91,15 +118,20 @@ fn local(port: u16) -> SocketAddr {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            http: Some(Listen { listen: local(8080) }),
+            http: Some(Http {
+                listen: local(8080),
+                tickets: Tickets::On,
+            }),
             https: Some(Https {
                 listen: local(8443),
                 certificate: None,
                 key: None,
+                tickets: Tickets::On,
             }),
             admin: Listen { listen: local(9080) },
             origins: vec!["http://127.0.0.1:8081".to_owned()],
             directory: None,
+            playback: Playback::default(),
             cache: Cache::default(),
             follow: Follow::default(),
             max_connections: 20_000,
@@ -207,6 +239,7 @@ impl Validate for Config {
             "max_connections",
             "1 to 1000000",
         );
+        self.playback.check(&mut faults);
         faults
     }
 }

@@ -3,9 +3,11 @@
 
 mod coalesce;
 mod cut;
+mod directory;
 mod origin;
 mod outage;
 mod relay;
+mod signed;
 mod site;
 mod tls;
 mod unknown;

@@ -15,7 +15,7 @@ use rustls::{
 };
 use tokio::{net::TcpStream, task::JoinSet};
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use weir_edge::config::Https;
+use weir_edge::config::{Https, Tickets};
 
 use crate::{
     origin::{FakeOrigin, Stage},
@@ -106,6 +106,7 @@ fn https(pem: Option<(PathBuf, PathBuf)>) -> Https {
         listen: "127.0.0.1:0".parse().unwrap(),
         certificate,
         key,
+        tickets: Tickets::On,
     }
 }
 
