@@ -1,7 +1,5 @@
 //! The edge's configuration: what `config/edge.yaml` explains key by key.
 
-mod playback;
-
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -11,22 +9,19 @@ use std::{
 use serde::{Deserialize, Serialize};
 use weir_shared::config::{ByteSize, Fault, HumanDuration, Secret, Validate};
 
-pub use playback::{Algorithm, Jwt, Playback};
-
 /// Everything an edge needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Plain HTTP/1.1 and HTTP/2.
-    pub http: Option<Http>,
-    /// HTTP/1.1 and HTTP/2 over TLS.
+    pub http: Option<Listen>,
+    /// HTTP/1.1 and HTTP/2 over TLS, HTTP/3 over QUIC.
     pub https: Option<Https>,
     pub admin: Listen,
     /// Base addresses of origins, asked in this order: `http://10.0.0.5:8081`.
     pub origins: Vec<String>,
     /// Streams as the fleet's control plane knows them. Left out: every stream is asked of `origins`.
     pub directory: Option<Directory>,
-    pub playback: Playback,
     pub cache: Cache,
     pub follow: Follow,
     /// Connections open at once on one listener.
@@ -40,26 +35,6 @@ pub struct Listen {
     pub listen: SocketAddr,
 }
 
-/// The listener without TLS.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Http {
-    #[serde(deserialize_with = "weir_shared::config::listen_address")]
-    pub listen: SocketAddr,
-    #[serde(default)]
-    pub tickets: Tickets,
-}
-
-/// Whether a listener checks tickets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Tickets {
-    #[default]
-    On,
-    /// Somebody in front of it has checked already, and nobody else reaches it.
-    Off,
-}
-
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Https {
@@ -70,8 +45,44 @@ pub struct Https {
     pub certificate: Option<PathBuf>,
     #[serde(default)]
     pub key: Option<PathBuf>,
+    /// For further names; clients get the one made for the name they ask for.
     #[serde(default)]
-    pub tickets: Tickets,
+    pub certificates: Vec<CertificateFiles>,
+    /// HTTP/3 on the UDP port of the same number.
+    #[serde(default = "on")]
+    pub http3: bool,
+    /// The UDP port as clients see it, where it is not the one listened on.
+    #[serde(default)]
+    pub http3_port: Option<u16>,
+    /// The kernel's name of the congestion control for TCP: `bbr`. `None`: the system's.
+    #[serde(default)]
+    pub congestion: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+fn on() -> bool {
+    true
+}
+
+impl Https {
+    /// At this address, with a self-signed certificate.
+    pub fn self_signed(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            certificate: None,
+            key: None,
+            certificates: Vec::new(),
+            http3: true,
+            http3_port: None,
+            congestion: None,
+        }
+    }
 }
 
 /// Where this edge learns of streams.
@@ -118,20 +129,11 @@ fn local(port: u16) -> SocketAddr {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            http: Some(Http {
-                listen: local(8080),
-                tickets: Tickets::On,
-            }),
-            https: Some(Https {
-                listen: local(8443),
-                certificate: None,
-                key: None,
-                tickets: Tickets::On,
-            }),
+            http: Some(Listen { listen: local(8080) }),
+            https: Some(Https::self_signed(local(8443))),
             admin: Listen { listen: local(9080) },
             origins: vec!["http://127.0.0.1:8081".to_owned()],
             directory: None,
-            playback: Playback::default(),
             cache: Cache::default(),
             follow: Follow::default(),
             max_connections: 20_000,
@@ -239,7 +241,6 @@ impl Validate for Config {
             "max_connections",
             "1 to 1000000",
         );
-        self.playback.check(&mut faults);
         faults
     }
 }
