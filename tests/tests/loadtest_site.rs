@@ -114,6 +114,7 @@ async fn viewers_of_a_real_broadcast_find_nothing_broken() -> anyhow::Result<()>
         (&plain, Protocol::H2),
         (&secure, Protocol::H1),
         (&secure, Protocol::H2),
+        (&secure, Protocol::H3),
     ] {
         let urls = ["show", "twin"].map(|key| format!("{url}/app/{key}/index.m3u8"));
         let run = run::run(&plan(urls.to_vec(), protocol, 10), &CancellationToken::new()).await?;
@@ -230,12 +231,10 @@ async fn ten_thousand_streams_leave_few_series() -> anyhow::Result<()> {
     let origin = Origin::start(config).await?;
     let mut config = weir_edge::config::Config {
         origins: vec![format!("http://{}", origin.http)],
-        directory: Some(weir_edge::config::Directory {
-            origins: vec![format!("http://{}", origin.api)],
+        directory: Some(weir_edge::config::Directory::new(
+            vec![format!("http://{}", origin.api)],
             credential,
-            ca: None,
-            max_records: 100_000,
-        }),
+        )),
         ..Default::default()
     };
     config.place(|listen| *listen = (Ipv4Addr::LOCALHOST, 0).into());
