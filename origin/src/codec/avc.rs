@@ -95,6 +95,14 @@ impl AvcConfig {
         })
     }
 
+    /// The parameter sets of the record, sequence sets first.
+    pub fn parameter_sets(&self) -> Vec<&[u8]> {
+        let mut rest = self.record.get(5..).unwrap_or_default();
+        let mut sets = parameter_sets(&mut rest, 0x1f).unwrap_or_default();
+        sets.extend(parameter_sets(&mut rest, 0xff).unwrap_or_default());
+        sets
+    }
+
     pub fn codec_string(&self) -> String {
         let [profile, constraints, level] = self.profile;
         format!("avc1.{profile:02x}{constraints:02x}{level:02x}")

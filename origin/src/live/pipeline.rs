@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use weir_shared::media::time::MediaTime;
 
 use super::{
+    cushion::Cushion,
     failover::{self, Failover, Why},
     feed::{self, Feed},
     health::{Health, PublisherReport},
@@ -53,6 +54,7 @@ pub(super) struct Pipeline {
     inputs: BTreeMap<u8, Input>,
     lifecycle: Lifecycle,
     packager: Packager,
+    cushion: Cushion,
     board: Board,
     health: Arc<Health>,
     health_due: Option<Instant>,
@@ -87,7 +89,10 @@ pub(super) struct Parts {
     pub continuity: Continuity,
     pub joins: mpsc::Receiver<Feed>,
     pub seats: Arc<Seats>,
+    /// The direct flavour.
     pub packager: Packager,
+    /// The resilient flavour.
+    pub cushion: Cushion,
     pub board: Board,
     pub health: Arc<Health>,
     pub orders: Arc<Orders>,
@@ -105,6 +110,7 @@ impl Pipeline {
             inputs: BTreeMap::new(),
             lifecycle: Lifecycle::new(parts.continuity.grace),
             packager: parts.packager,
+            cushion: parts.cushion,
             board: parts.board,
             health: parts.health,
             health_due: None,
@@ -125,7 +131,10 @@ impl Pipeline {
                 biased;
                 () = stop.cancelled() => break Reason::ShuttingDown,
                 () = orders.end.cancelled() => break Reason::ToldToEnd,
-                () = orders.clear.notified() => self.packager.clear_windows(now()),
+                () = orders.clear.notified() => {
+                    self.packager.clear_windows(now());
+                    self.cushion.clear_windows(now());
+                }
                 Some(feed) = self.joins.recv() => self.join(feed),
                 (index, event) = feed::next_event(&mut self.feeds, self.turn) => {
                     self.turn = index + 1;
@@ -149,6 +158,7 @@ impl Pipeline {
         let ended = matches!(reason, Reason::GraceOver | Reason::ToldToEnd);
         if ended {
             self.packager.finish(now());
+            self.cushion.finish(now());
         }
         self.lifecycle.end();
         self.tell(reason);
@@ -178,7 +188,8 @@ impl Pipeline {
             .position(|old| (old.seat.variant, old.seat.slot) == (variant, slot));
         self.feeds.push(feed);
         if let Some(old) = old {
-            self.feeds.remove(old);
+            let old = self.feeds.remove(old);
+            self.cushion.gone(old.seat.id);
             self.metrics.takeovers.inc();
             self.lifecycle.left(now);
             self.tell(Reason::TakenOver);
@@ -198,7 +209,16 @@ impl Pipeline {
             input.failover.left(feed.seat.slot);
         }
         self.lifecycle.left(now);
-        self.choose(feed.seat.variant, now);
+        self.cushion.gone(feed.seat.id);
+        let variant = feed.seat.variant;
+        let others = self
+            .feeds
+            .iter()
+            .filter(|other| other.seat.variant == variant && other.sends());
+        if let Some(other) = others.max_by_key(|other| other.heard) {
+            self.cushion.show(other, other.standby.frames());
+        }
+        self.choose(variant, now);
         self.mark_gone(now);
         self.tell(Reason::PublisherLeft);
     }
@@ -213,6 +233,7 @@ impl Pipeline {
         match event {
             Event::Announced(announced) => {
                 feed.announce(announced);
+                self.cushion.announced(feed);
                 if active {
                     self.packager.announce(variant, feed.announced);
                 }
@@ -220,6 +241,7 @@ impl Pipeline {
             Event::Config(id, config) => {
                 feed.meter.configured(id, &config);
                 feed.configs.insert(id, config.clone());
+                self.cushion.configured(feed, id, config.clone());
                 if active {
                     self.packager.configure(variant, id, config);
                 }
@@ -232,12 +254,15 @@ impl Pipeline {
                 feed.set_sends(true);
                 let held = feed.held(frame, now);
                 input.failover.heard(slot, held.starts, now);
+                self.cushion.heard(variant, feed.seat.id, &held);
+                let newest = held.clone();
                 if active {
                     self.deliver(variant, held.frame, now);
                 } else {
                     let shown = input.reached.map(|reached| reached.arrived);
                     feed.standby.push(held, shown);
                 }
+                self.steer(index, &newest, now);
                 self.choose(variant, now);
                 if was_silent || self.lifecycle.state() != before {
                     self.tell(Reason::Published);
@@ -245,6 +270,18 @@ impl Pipeline {
                 self.renew_health(now);
             }
         }
+    }
+
+    /// The resilient flavour need not wait until the shown feed counts as silent.
+    fn steer(&mut self, index: usize, newest: &Held, now: Instant) {
+        let Some(feed) = self.feeds.get(index) else { return };
+        let variant = feed.seat.variant;
+        let slot = self.inputs.get(&variant).and_then(|input| input.failover.active());
+        let active = slot.and_then(|slot| {
+            let is_active = |feed: &&Feed| (feed.seat.variant, feed.seat.slot) == (variant, slot);
+            self.feeds.iter().find(is_active)
+        });
+        self.cushion.steer(active, feed, newest, now);
     }
 
     /// Switches to another feed if it is time to.
@@ -263,6 +300,7 @@ impl Pipeline {
             .find(|feed| (feed.seat.variant, feed.seat.slot) == (variant, slot));
         let Some(feed) = feed else { return };
         let held = feed.standby.take();
+        self.cushion.show(feed, &held);
         let starts: Vec<Arrival> = held.iter().filter(|held| held.starts).map(Held::arrival).collect();
         let Some(newest) = held.back().map(Held::arrival) else {
             return;
@@ -309,6 +347,7 @@ impl Pipeline {
             self.metrics.switches.with_label_values(&[why.as_str()]).inc();
         }
         self.packager.list(variant, true);
+        self.cushion.list(variant, true);
         self.packager.announce(variant, feed.announced);
         for (id, config) in &feed.configs {
             self.packager.configure(variant, *id, config.clone());
@@ -365,11 +404,13 @@ impl Pipeline {
         for (variant, input) in &self.inputs {
             if input.gone.is_some_and(|gone| gone + grace <= now) && self.lifecycle.state() == State::Live {
                 self.packager.list(*variant, false);
+                self.cushion.list(*variant, false);
             }
         }
         if self.packager.patience().is_some_and(|at| at <= now) {
             self.packager.lose_patience(now);
         }
+        self.cushion.timeout(now);
         self.lifecycle.timeout(now);
         self.renew_health(now);
         if self.lifecycle.state() != State::Ended {
@@ -403,6 +444,7 @@ impl Pipeline {
             .chain(retirements.filter(|at| *at > now))
             .chain(self.lifecycle.next_timeout())
             .chain(self.packager.patience())
+            .chain(self.cushion.next_timeout())
             .min()
     }
 

@@ -17,10 +17,11 @@ use tracing::Instrument as _;
 use weir_shared::id::{Epoch, StreamKey};
 
 use super::{
+    cushion::Cushion,
     feed::Feed,
     health::Health,
     lane::Settings,
-    master::Master,
+    master::{Flavour, Master},
     packager::{MAIN, Packager},
     pipeline::{self, Continuity, Orders, Parts, Pipeline},
     seats::{Claim, SEATS_MAX, Seats, Taken},
@@ -29,6 +30,7 @@ use super::{
 use crate::{
     ingest::{Admitted, Door, Publication, Refusal, Tally, catalog::Catalog, redacted},
     metrics::Metrics,
+    package::resilience::Resilience,
 };
 
 /// Frames a publisher may be ahead of its pipeline. When full, the session stops reading: the encoder feels it.
@@ -211,18 +213,30 @@ impl Registry {
             orders: Arc::default(),
             joins,
         };
+        let packager = |flavour| {
+            Packager::new(
+                flavour,
+                self.settings.clone(),
+                epoch,
+                live.next_msn.clone(),
+                master.clone(),
+                live.health.clone(),
+                self.metrics.clone(),
+            )
+        };
+        let now = pipeline::now();
         let pipeline = Pipeline::new(Parts {
             continuity: self.policy.continuity,
             joins: arrivals,
             seats: live.seats.clone(),
             orders: live.orders.clone(),
-            packager: Packager::new(
-                self.settings.clone(),
-                epoch,
-                live.next_msn.clone(),
-                master,
+            packager: packager(Flavour::Direct),
+            cushion: Cushion::new(
+                Resilience::new(self.settings.cushion, now),
+                packager(Flavour::Resilient),
                 live.health.clone(),
                 self.metrics.clone(),
+                now,
             ),
             board: Board {
                 key: key.clone(),
