@@ -15,11 +15,15 @@ use weir_shared::config::{Fault, HumanDuration, Secret, Validate};
 use crate::{
     control::{directory::CREDENTIAL_MIN_BYTES, guard::Guard},
     ingest::catalog::Catalog,
-    live::{Settings, failover, pipeline::Continuity, registry},
+    live::{
+        Settings, failover,
+        pipeline::{Continuity, FOREVER},
+        registry,
+    },
     package::segmenter::Targets,
 };
 
-pub use ingest::{Backup, Rtmp, Rtmps, Stream, Tls, Webhook};
+pub use ingest::{Backup, Rtmp, Rtmps, Srt, Stream, Tls, Webhook};
 
 /// Everything an origin needs to know. Every key has a default but none is unknown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +34,8 @@ pub struct Config {
     pub rtmp: Rtmp,
     /// The same over TLS.
     pub rtmps: Option<Rtmps>,
+    /// The same over SRT.
+    pub srt: Option<Srt>,
     /// The certificate of every TLS port.
     pub tls: Tls,
     /// Asked about every publish, after its credentials were right.
@@ -133,6 +139,7 @@ impl Default for Config {
             http: Listen::local(8081),
             rtmp: Rtmp::default(),
             rtmps: None,
+            srt: None,
             tls: Tls::default(),
             admission_webhook: None,
             admin: Listen::local(9081),
@@ -157,6 +164,9 @@ impl Default for Config {
 pub struct Ingest {
     /// How long a stream without a publisher waits for one before it ends.
     pub grace: HumanDuration,
+    /// How long a publisher may be connected and send nothing before its stream ends. Streams of the API have both times
+    /// from their project's plan.
+    pub idle_timeout: HumanDuration,
     /// Silence of the shown slot after which the other one takes over.
     pub failover_after: HumanDuration,
     /// Whether the primary is shown again once it is back.
@@ -169,6 +179,7 @@ impl Default for Ingest {
     fn default() -> Self {
         Self {
             grace: HumanDuration(Duration::from_secs(10)),
+            idle_timeout: HumanDuration(Duration::from_secs(30)),
             failover_after: HumanDuration(Duration::from_secs(3)),
             revert: failover::Revert::WhenStable,
             stable_for: HumanDuration(Duration::from_secs(10)),
@@ -205,9 +216,6 @@ impl Default for Resilience {
     }
 }
 
-/// Longer than any broadcast: what `forever` means to a clock.
-const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
 impl Ingest {
     fn continuity(&self, keep_alive: KeepAlive) -> Continuity {
         Continuity {
@@ -215,6 +223,7 @@ impl Ingest {
                 KeepAlive::Grace => self.grace.0,
                 KeepAlive::Forever => FOREVER,
             },
+            idle: self.idle_timeout.0,
             failover: failover::Policy {
                 after: self.failover_after.0,
                 revert: self.revert,
@@ -312,6 +321,11 @@ impl Validate for Config {
         );
         let ingest = &self.ingest;
         expect(ingest.grace.0 <= ms(300_000), "ingest.grace", "at most 5min");
+        expect(
+            ingest.idle_timeout.0 > ingest.failover_after.0 && ingest.idle_timeout.0 <= ms(3_600_000),
+            "ingest.idle_timeout",
+            "longer than ingest.failover_after, at most 1h",
+        );
         expect(
             (ms(500)..=ms(10_000)).contains(&ingest.failover_after.0),
             "ingest.failover_after",

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use weir_shared::media::time::MediaTime;
 
@@ -35,11 +35,16 @@ use crate::{
 /// How often the listing's figures are renewed.
 const HEALTH_PERIOD: Duration = Duration::from_secs(1);
 
+/// Longer than any broadcast: a grace time that never ends.
+pub const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// How publishers come, go and follow one another.
 #[derive(Debug, Clone, Copy)]
 pub struct Continuity {
     /// How long a stream without a publisher waits for one before it ends.
     pub grace: Duration,
+    /// How long a publisher may be connected and send nothing before the stream ends.
+    pub idle: Duration,
     pub failover: failover::Policy,
 }
 
@@ -55,6 +60,8 @@ pub(super) struct Pipeline {
     lifecycle: Lifecycle,
     packager: Packager,
     cushion: Cushion,
+    /// The playlists have ended, and what publishers send is thrown away.
+    hidden: bool,
     board: Board,
     health: Arc<Health>,
     health_due: Option<Instant>,
@@ -63,12 +70,32 @@ pub(super) struct Pipeline {
 }
 
 /// What the operator may want of a running stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Orders {
-    /// End the playlists.
+    /// End the playlists, and the publishers' sessions.
     pub end: CancellationToken,
+    /// False: end the playlists while publishers go on. True again: begin new ones.
+    pub shown: watch::Sender<bool>,
     /// Forget the past.
     pub clear: Notify,
+}
+
+impl Default for Orders {
+    fn default() -> Self {
+        Self {
+            end: CancellationToken::new(),
+            shown: watch::channel(true).0,
+            clear: Notify::new(),
+        }
+    }
+}
+
+/// Why a pipeline has stopped.
+pub(super) enum Stopped {
+    /// For good. Dropping it closes what readers hold.
+    Over(Pipeline),
+    /// The playlists have ended, and new ones are wanted of the same publishers.
+    Again(Pipeline),
 }
 
 /// One variant: the feeds of its two slots become one.
@@ -82,6 +109,19 @@ struct Input {
     last_video: Option<MediaTime>,
     /// Since when nobody sends it.
     gone: Option<Instant>,
+}
+
+impl Input {
+    fn new(policy: failover::Policy) -> Self {
+        Self {
+            failover: Failover::new(policy),
+            reached: None,
+            offset: MediaTime::ZERO,
+            step: splice::STEP_DEFAULT,
+            last_video: None,
+            gone: None,
+        }
+    }
 }
 
 /// What a pipeline is made of.
@@ -111,6 +151,7 @@ impl Pipeline {
             lifecycle: Lifecycle::new(parts.continuity.grace),
             packager: parts.packager,
             cushion: parts.cushion,
+            hidden: false,
             board: parts.board,
             health: parts.health,
             health_due: None,
@@ -119,10 +160,28 @@ impl Pipeline {
         }
     }
 
+    /// The same publishers, on playlists of their own. What they send next decides where these begin.
+    pub(super) fn again(mut self, packager: Packager, cushion: Cushion) -> Self {
+        self.packager = packager;
+        self.cushion = cushion;
+        self.hidden = false;
+        self.inputs.clear();
+        let (now, policy) = (now(), self.continuity.failover);
+        for feed in &self.feeds {
+            let input = self
+                .inputs
+                .entry(feed.seat.variant)
+                .or_insert_with(|| Input::new(policy));
+            input.failover.joined(feed.seat.slot, now);
+        }
+        self
+    }
+
     /// Runs until the grace time after the last publisher is over (the playlists then end) or `stop` is cancelled (they do
-    /// not: the next process continues at the same addresses). Returns itself: dropping it closes what readers hold.
-    pub(super) async fn run(mut self, stop: CancellationToken) -> Self {
+    /// not: the next process continues at the same addresses).
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Stopped {
         let orders = self.orders.clone();
+        let mut shown = orders.shown.subscribe();
         self.metrics.streams_live.inc();
         tracing::info!("stream starts");
         let reason = loop {
@@ -131,6 +190,16 @@ impl Pipeline {
                 biased;
                 () = stop.cancelled() => break Reason::ShuttingDown,
                 () = orders.end.cancelled() => break Reason::ToldToEnd,
+                Ok(()) = shown.changed() => {
+                    let shown = *shown.borrow_and_update();
+                    if shown && self.hidden {
+                        self.metrics.streams_live.dec();
+                        return Stopped::Again(self);
+                    }
+                    if !shown {
+                        self.hide();
+                    }
+                }
                 () = orders.clear.notified() => {
                     self.packager.clear_windows(now());
                     self.cushion.clear_windows(now());
@@ -156,7 +225,7 @@ impl Pipeline {
         self.seats.close();
         self.feeds.clear();
         let ended = matches!(reason, Reason::GraceOver | Reason::ToldToEnd);
-        if ended {
+        if ended && !self.hidden {
             self.packager.finish(now());
             self.cushion.finish(now());
         }
@@ -164,7 +233,19 @@ impl Pipeline {
         self.tell(reason);
         self.metrics.streams_live.dec();
         tracing::info!(ended, "stream stops");
-        self
+        Stopped::Over(self)
+    }
+
+    fn hide(&mut self) {
+        if !self.hidden {
+            self.packager.finish(now());
+            self.cushion.finish(now());
+            self.hidden = true;
+            for feed in &mut self.feeds {
+                drop(feed.standby.take());
+            }
+            tracing::info!("the playlists end, the publishers go on");
+        }
     }
 
     fn join(&mut self, feed: Feed) {
@@ -173,14 +254,7 @@ impl Pipeline {
         tracing::info!(variant, slot = slot.as_str(), "publisher joins");
         self.lifecycle.joined(now);
         let policy = self.continuity.failover;
-        let input = self.inputs.entry(variant).or_insert_with(|| Input {
-            failover: Failover::new(policy),
-            reached: None,
-            offset: MediaTime::ZERO,
-            step: splice::STEP_DEFAULT,
-            last_video: None,
-            gone: None,
-        });
+        let input = self.inputs.entry(variant).or_insert_with(|| Input::new(policy));
         input.failover.joined(slot, now);
         let old = self
             .feeds
@@ -229,7 +303,7 @@ impl Pipeline {
         let Some(input) = self.inputs.get_mut(&variant) else {
             return;
         };
-        let active = input.failover.active() == Some(slot);
+        let active = input.failover.active() == Some(slot) && !self.hidden;
         match event {
             Event::Announced(announced) => {
                 feed.announce(announced);
@@ -256,15 +330,19 @@ impl Pipeline {
                 if feed.delivers_with(&held.frame) {
                     input.failover.heard(slot, held.starts, now);
                 }
-                self.cushion.heard(variant, feed.seat.id, &held);
                 let newest = held.clone();
-                if active {
-                    self.deliver(variant, held.frame, now);
+                if self.hidden {
+                    self.lifecycle.heard();
                 } else {
-                    let shown = input.reached.map(|reached| reached.arrived);
-                    feed.standby.push(held, shown);
+                    self.cushion.heard(variant, feed.seat.id, &newest);
+                    if active {
+                        self.deliver(variant, held.frame, now);
+                    } else {
+                        let shown = input.reached.map(|reached| reached.arrived);
+                        feed.standby.push(held, shown);
+                    }
+                    self.steer(index, &newest, now);
                 }
-                self.steer(index, &newest, now);
                 self.choose(variant, now);
                 if was_silent || self.lifecycle.state() != before {
                     self.tell(Reason::Published);
@@ -288,6 +366,9 @@ impl Pipeline {
 
     /// Switches to another feed if it is time to.
     fn choose(&mut self, variant: u8, now: Instant) {
+        if self.hidden {
+            return;
+        }
         let Some(input) = self.inputs.get_mut(&variant) else {
             return;
         };
@@ -399,7 +480,8 @@ impl Pipeline {
             self.choose(variant, now);
         }
         if !self.feeds.iter().any(Feed::sends) {
-            self.lifecycle.fell_silent(now);
+            let heard = self.feeds.iter().map(|feed| feed.heard).max().unwrap_or(now);
+            self.lifecycle.fell_silent(heard + self.continuity.idle);
         }
         self.mark_gone(now);
         let grace = self.continuity.grace;
@@ -412,7 +494,9 @@ impl Pipeline {
         if self.packager.patience().is_some_and(|at| at <= now) {
             self.packager.lose_patience(now);
         }
-        self.cushion.timeout(now);
+        if !self.hidden {
+            self.cushion.timeout(now);
+        }
         self.lifecycle.timeout(now);
         self.renew_health(now);
         if self.lifecycle.state() != State::Ended {
@@ -446,7 +530,7 @@ impl Pipeline {
             .chain(retirements.filter(|at| *at > now))
             .chain(self.lifecycle.next_timeout())
             .chain(self.packager.patience())
-            .chain(self.cushion.next_timeout())
+            .chain(self.cushion.next_timeout().filter(|_| !self.hidden))
             .min()
     }
 
