@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -220,6 +220,7 @@ impl<H: Handler> Reception<H> {
             _ => Protocol::H1,
         };
         let asked = pulse.request(protocol == Protocol::H1);
+        let is_last = protocol == Protocol::H1 && (announces_more(&head.headers) || self.drain.is_draining());
         let peer = Peer {
             addr,
             protocol,
@@ -229,7 +230,7 @@ impl<H: Handler> Reception<H> {
         if let Some(alt_svc) = &self.options.alt_svc {
             answer.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
         }
-        if protocol == Protocol::H1 && self.drain.is_draining() {
+        if is_last || (protocol == Protocol::H1 && self.drain.is_draining()) {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(header::CONNECTION, close);
         }
@@ -247,6 +248,15 @@ impl<H: Handler> Reception<H> {
             tokio::time::sleep(LAST_REQUEST).await;
         }
     }
+}
+
+/// Whether something follows an HTTP/1.1 head that two readers may take differently: a body, or another protocol. Nothing
+/// after it is read as a request (RFC 9112 section 11.2).
+fn announces_more(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.contains_key(header::UPGRADE)
+        || lengths.any(|length| length != "0")
 }
 
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
