@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use weir_shared::config::HumanDuration;
+use weir_shared::config::{ByteSize, HumanDuration};
 
 use crate::{
     origin::{FakeOrigin, Stage},
@@ -28,6 +28,7 @@ async fn impatient(origin: &FakeOrigin) -> Site {
         config.https = Some(crate::tls::https(None));
         config.limits.head_timeout = HumanDuration(Duration::from_millis(400));
         config.limits.answer_grace = HumanDuration(Duration::from_millis(400));
+        config.limits.answer_rate = ByteSize(1 << 30);
         config.limits.idle_timeout = HumanDuration(Duration::from_millis(1500));
     })
     .await

@@ -54,7 +54,7 @@ async fn a_crowd_that_never_finishes_its_handshakes_must_prove_its_addresses() {
         .iter()
         .filter(|(_, received)| (1..300).contains(received))
         .count();
-    assert!(retried >= 100, "{retried} of 200");
+    assert!(retried >= 50, "{retried} of 200");
     until("the metric has seen them", async || {
         site.metric("weir_edge_connections").await > 0
     })
