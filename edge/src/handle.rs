@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, Response, header, request::Parts};
 use tokio::time::{Instant, timeout};
 use weir_shared::{
     hls::{
-        address::{Address, Object},
+        address::{Address, Object, VodObject},
         name::{MediaObject, ObjectName},
         position::{PartVerdict, Want, answer_part},
         reload::{Reload, Skip},
@@ -34,6 +34,7 @@ use crate::{
     metrics::Metrics,
     player,
     refusal::Refusal,
+    vod,
 };
 
 /// The edge's public side.
@@ -91,6 +92,7 @@ impl Edge {
                 let entry = self.store.get(path, Kind::Multivariant).await?;
                 Ok(multivariant(asked, &entry))
             }
+            Object::Recorded(recording, object) => vod::object(asked, &self.store, &key, &recording, &object).await,
             Object::Direct(ObjectName::MediaPlaylist(name)) => {
                 let parsed = Reload::parse(request.uri.query());
                 let reload = *parsed.as_ref().unwrap_or(&Reload::NOW);
@@ -116,6 +118,10 @@ impl Edge {
             return Ok(());
         };
         let record = directory.record(key).await?;
+        // A recording can be watched whatever its stream is doing.
+        if matches!(object, Object::Recorded(..)) {
+            return Ok(());
+        }
         match record.closed() {
             Some(why) if !self.plays_out(key, object) => Err(Refusal::Closed(why)),
             _ => Ok(()),
@@ -127,7 +133,7 @@ impl Edge {
         let rendition = match object {
             Object::Direct(ObjectName::MediaPlaylist(name)) => name,
             Object::Direct(ObjectName::Media { rendition, .. }) => rendition,
-            Object::Index | Object::Direct(ObjectName::Multivariant) => return false,
+            Object::Index | Object::Direct(ObjectName::Multivariant) | Object::Recorded(..) => return false,
         };
         let view = self.followers.peek(key, rendition);
         view.is_some_and(|view| view.edge.ended)
@@ -209,14 +215,14 @@ fn multivariant(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
     aged(respond::playlist(asked, body, compressed, lifetime), entry.fetched)
 }
 
-fn stored(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
+pub(crate) fn stored(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
     let (kind, etag) = (entry.content_type.clone(), entry.etag.clone());
     let response = respond::media(asked, vec![entry.body.clone()], kind, etag);
     aged(response, entry.fetched)
 }
 
 /// Says how many seconds ago the origin gave this (rule HT-22).
-fn aged(mut response: Response<Body>, since: Instant) -> Response<Body> {
+pub(crate) fn aged(mut response: Response<Body>, since: Instant) -> Response<Body> {
     if response.status().is_success() {
         let age = HeaderValue::from(since.elapsed().as_secs());
         response.headers_mut().insert(header::AGE, age);
@@ -233,6 +239,11 @@ fn label(address: Option<&Address>, path: &str) -> &'static str {
             MediaObject::Init(_) => "init",
             MediaObject::Segment(_) => "segment",
             MediaObject::Part(_) => "part",
+        },
+        Some(Object::Recorded(_, object)) => match object {
+            VodObject::Index => "vod_multivariant",
+            _ if object.is_immutable() => "vod_media",
+            VodObject::Named(_) => "vod_playlist",
         },
         None if path.starts_with("/play/") => "page",
         None => "none",

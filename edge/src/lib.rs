@@ -13,5 +13,6 @@ pub mod metrics;
 pub mod player;
 pub mod refusal;
 pub mod upstream;
+mod vod;
 
 pub use app::Edge;

@@ -8,6 +8,7 @@ use std::{
 };
 
 mod ingest;
+mod record;
 
 use serde::{Deserialize, Serialize};
 use weir_shared::config::{Fault, HumanDuration, Secret, Validate};
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub use ingest::{Backup, Rtmp, Rtmps, Stream, Tls, Webhook};
+pub use record::Record;
 
 /// Everything an origin needs to know. Every key has a default but none is unknown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,6 +46,7 @@ pub struct Config {
     pub directory: Option<Directory>,
     pub ingest: Ingest,
     pub packaging: Packaging,
+    pub record: Record,
     /// Streams that are made sure to exist, without the API.
     pub streams: Vec<Stream>,
     /// Development: accept a push with any well-formed key.
@@ -141,6 +144,7 @@ impl Default for Config {
             directory: None,
             ingest: Ingest::default(),
             packaging: Packaging::default(),
+            record: Record::default(),
             streams: Vec::new(),
             any_key: false,
             max_streams: 1024,
@@ -282,6 +286,7 @@ impl Validate for Config {
         let distinct: HashSet<_> = self.streams.iter().map(|s| &s.key).collect();
         expect(distinct.len() == self.streams.len(), "streams", "each key once");
         self.validate_ingest(&mut expect);
+        self.record.validate(&mut expect);
         let scheme = self.database.url.split(':').next().unwrap_or_default();
         expect(
             matches!(scheme, "sqlite" | "postgres" | "postgresql"),

@@ -7,13 +7,13 @@ use std::{
 
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
-use weir_shared::id::StreamKey;
+use weir_shared::id::{RecordingName, StreamKey};
 
 use crate::{
     control::{
         lifecycle::{Event, Phase, Slot},
         model,
-        node::{Happening, Health, News, Node, StreamPolicy},
+        node::{Happening, Health, News, Node, NotDeleted, Recording, StreamPolicy},
         service::Control,
     },
     ingest::{
@@ -21,22 +21,27 @@ use crate::{
         redacted,
     },
     live::{health::PublisherReport, lifecycle::State, registry::Registry},
+    record::register::Later,
 };
+
+use super::recording::Recorder;
 
 /// The catalog of who may push, and the registry of what is live.
 pub(super) struct MediaNode {
     registry: Arc<Registry>,
     catalog: Arc<Catalog>,
+    recorder: Recorder,
     /// Streams of the configuration file: its credentials and ports hold, whatever the database made up for them.
     configured: HashMap<StreamKey, Arc<catalog::StreamPolicy>>,
 }
 
 impl MediaNode {
-    pub(super) fn new(registry: Arc<Registry>, catalog: Arc<Catalog>) -> Self {
+    pub(super) fn new(registry: Arc<Registry>, catalog: Arc<Catalog>, recorder: Recorder) -> Self {
         let configured = catalog.list().into_iter().map(|p| (p.key.clone(), p)).collect();
         Self {
             registry,
             catalog,
+            recorder,
             configured,
         }
     }
@@ -70,6 +75,7 @@ impl MediaNode {
 
 impl Node for MediaNode {
     fn apply(&self, policy: StreamPolicy) {
+        self.recorder.studio.want(&policy.key, policy.recorded);
         let policy = self.admission_policy(policy);
         let key = policy.key.clone();
         // A change of what viewers see is none for admission: running publishes are not disturbed.
@@ -82,6 +88,7 @@ impl Node for MediaNode {
     }
 
     fn remove(&self, key: &StreamKey) {
+        self.recorder.studio.want(key, false);
         self.catalog.remove(key);
     }
 
@@ -102,6 +109,11 @@ impl Node for MediaNode {
 
     fn health(&self, key: &StreamKey) -> Option<Health> {
         let told = self.registry.find(key).ok()?.health.report();
+        let problem = self
+            .recorder
+            .studio
+            .problem(key)
+            .map(|problem| problem.message().to_owned());
         let tracks = |publisher: &PublisherReport| publisher.input.tracks.clone();
         let shown: Vec<_> = told.publishers.iter().filter(|p| p.shown).flat_map(tracks).collect();
         let video = shown.iter().find(|track| track.width.is_some());
@@ -111,7 +123,36 @@ impl Node for MediaNode {
             key_frame_interval: video.and_then(|track| track.gop_seconds),
             window_bytes: told.window_bytes,
             frames_dropped: told.frames_dropped,
-            warnings: told.warnings,
+            warnings: told.warnings.into_iter().chain(problem).collect(),
+        })
+    }
+
+    fn start_recording(&self, key: &StreamKey) -> Option<RecordingName> {
+        self.recorder.studio.start(key)
+    }
+
+    fn stop_recording(&self, key: &StreamKey) -> Option<RecordingName> {
+        self.recorder.studio.stop(key)
+    }
+
+    fn recording(&self, key: &StreamKey) -> Option<Recording> {
+        let report = self.recorder.studio.current(key)?;
+        Some(Recording {
+            name: report.name,
+            duration: report.duration,
+            bytes: report.bytes,
+            problem: report.problem,
+        })
+    }
+
+    fn delete_recording<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        name: &'a RecordingName,
+    ) -> Later<'a, Result<(), NotDeleted>> {
+        Box::pin(async move {
+            let deleted = self.recorder.shelf.delete(key, name).await;
+            deleted.map_err(|error| NotDeleted(Box::new(error)))
         })
     }
 }

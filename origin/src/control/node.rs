@@ -3,8 +3,12 @@
 //!
 //! Before this: `control.rs`. After this: whatever `app.rs` wires in.
 
+use std::time::Duration;
+
 use serde::Serialize;
-use weir_shared::id::StreamKey;
+use weir_shared::id::{RecordingName, StreamKey};
+
+use crate::record::{register::Later, store::Problem};
 
 use super::{
     lifecycle::{Event, Slot},
@@ -26,6 +30,8 @@ pub struct StreamPolicy {
     pub signed_playback: bool,
     /// Seconds of the past that stay seekable; 0: no DVR.
     pub dvr_seconds: u32,
+    /// Every broadcast is recorded.
+    pub recorded: bool,
     pub limits: Limits,
 }
 
@@ -41,6 +47,7 @@ impl StreamPolicy {
             broadcasting: stream.state.broadcasting,
             signed_playback: settings.signed_playback,
             dvr_seconds: if settings.dvr_enabled { settings.dvr_duration } else { 0 },
+            recorded: settings.vod_enabled,
             limits: limits.clone(),
         }
     }
@@ -78,7 +85,32 @@ pub trait Node: Send + Sync + 'static {
     fn clear_dvr(&self, key: &StreamKey);
     /// `None`: not live on this node.
     fn health(&self, key: &StreamKey) -> Option<Health>;
+    /// Records the stream from now on. The recording's name, also if it was under way; `None`: not live on this node.
+    fn start_recording(&self, key: &StreamKey) -> Option<RecordingName>;
+    /// Ends the recording. Its name; `None`: there is none on this node.
+    fn stop_recording(&self, key: &StreamKey) -> Option<RecordingName>;
+    /// The recording that is being made on this node.
+    fn recording(&self, key: &StreamKey) -> Option<Recording>;
+    /// Removes a recording's objects. Asking again does what is left to do.
+    fn delete_recording<'a>(&'a self, key: &'a StreamKey, name: &'a RecordingName)
+    -> Later<'a, Result<(), NotDeleted>>;
 }
+
+/// A recording that is being made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recording {
+    pub name: RecordingName,
+    /// Recorded so far.
+    pub duration: Duration,
+    pub bytes: u64,
+    /// What is wrong with it now.
+    pub problem: Option<Problem>,
+}
+
+/// The store of recordings did not do it.
+#[derive(Debug, thiserror::Error)]
+#[error("a recording was not deleted: {0}")]
+pub struct NotDeleted(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
 /// For an API without a node: every call does nothing.
 #[derive(Debug, Clone, Copy, Default)]
@@ -92,6 +124,18 @@ impl Node for Nowhere {
     fn clear_dvr(&self, _: &StreamKey) {}
     fn health(&self, _: &StreamKey) -> Option<Health> {
         None
+    }
+    fn start_recording(&self, _: &StreamKey) -> Option<RecordingName> {
+        None
+    }
+    fn stop_recording(&self, _: &StreamKey) -> Option<RecordingName> {
+        None
+    }
+    fn recording(&self, _: &StreamKey) -> Option<Recording> {
+        None
+    }
+    fn delete_recording<'a>(&'a self, _: &'a StreamKey, _: &'a RecordingName) -> Later<'a, Result<(), NotDeleted>> {
+        Box::pin(async { Ok(()) })
     }
 }
 

@@ -10,6 +10,7 @@ mod keys;
 mod leases;
 mod migrate;
 mod projects;
+mod recordings;
 mod streams;
 mod tally;
 
@@ -28,6 +29,7 @@ use weir_shared::id::StreamKey;
 pub use idempotency::Replay;
 pub use keys::NewKey;
 pub use leases::{Claim, Lease};
+pub use recordings::{RecordingRow, RecordingState};
 pub use streams::{Listing, Page};
 
 /// Connections that read at once.
