@@ -3,6 +3,7 @@
 
 mod coalesce;
 mod cut;
+mod h3;
 mod origin;
 mod outage;
 mod relay;
