@@ -133,6 +133,7 @@ impl Origin {
         control.seed_streams(&DEFAULT.parse()?, &seeds).await?;
         recorder.start(&tasks).await;
         control.recover().await?;
+        tasks.spawn(Recorder::sweep(control.clone(), stop.clone()));
         let first_key = control.first_key().await?;
         let (news, heard) = mpsc::channel(NEWS_QUEUE);
         tasks.spawn(control.clone().run(heard, stop.clone()));

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod recorder;
 pub mod recording;
 pub mod register;
+pub mod remux;
 pub mod shelf;
 pub mod store;
 pub mod studio;

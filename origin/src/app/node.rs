@@ -13,7 +13,7 @@ use crate::{
     control::{
         lifecycle::{Event, Phase, Slot},
         model,
-        node::{Happening, Health, News, Node, NotDeleted, Recording, StreamPolicy},
+        node::{Happening, Health, News, Node, Recording, StreamPolicy},
         service::Control,
     },
     ingest::{
@@ -21,7 +21,7 @@ use crate::{
         redacted,
     },
     live::{health::PublisherReport, lifecycle::State, registry::Registry},
-    record::register::Later,
+    record::shelf::Shelf,
 };
 
 use super::recording::Recorder;
@@ -145,15 +145,8 @@ impl Node for MediaNode {
         })
     }
 
-    fn delete_recording<'a>(
-        &'a self,
-        key: &'a StreamKey,
-        name: &'a RecordingName,
-    ) -> Later<'a, Result<(), NotDeleted>> {
-        Box::pin(async move {
-            let deleted = self.recorder.shelf.delete(key, name).await;
-            deleted.map_err(|error| NotDeleted(Box::new(error)))
-        })
+    fn shelf(&self) -> Option<Arc<Shelf>> {
+        Some(self.recorder.shelf.clone())
     }
 }
 

@@ -8,6 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config,
+    control::{recordings::SWEEP_PERIOD, service::Control},
     live::registry::Registry,
     record::{metrics::Metrics, recording::Shared, register::Register, shelf::Shelf, store, studio::Studio},
 };
@@ -46,5 +47,16 @@ impl Recorder {
     pub(super) async fn start(&self, tasks: &TaskTracker) {
         self.studio.resume().await;
         tasks.spawn(self.studio.clone().run());
+    }
+
+    /// Removes what was deleted and could not be removed then.
+    pub(super) async fn sweep(control: Arc<Control>, stop: CancellationToken) {
+        let mut due = tokio::time::interval(SWEEP_PERIOD);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = due.tick() => control.sweep_deleted().await,
+            }
+        }
     }
 }

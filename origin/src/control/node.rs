@@ -3,12 +3,12 @@
 //!
 //! Before this: `control.rs`. After this: whatever `app.rs` wires in.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 use weir_shared::id::{RecordingName, StreamKey};
 
-use crate::record::{register::Later, store::Problem};
+use crate::record::{shelf::Shelf, store::Problem};
 
 use super::{
     lifecycle::{Event, Slot},
@@ -86,14 +86,21 @@ pub trait Node: Send + Sync + 'static {
     /// `None`: not live on this node.
     fn health(&self, key: &StreamKey) -> Option<Health>;
     /// Records the stream from now on. The recording's name, also if it was under way; `None`: not live on this node.
-    fn start_recording(&self, key: &StreamKey) -> Option<RecordingName>;
+    fn start_recording(&self, _: &StreamKey) -> Option<RecordingName> {
+        None
+    }
     /// Ends the recording. Its name; `None`: there is none on this node.
-    fn stop_recording(&self, key: &StreamKey) -> Option<RecordingName>;
+    fn stop_recording(&self, _: &StreamKey) -> Option<RecordingName> {
+        None
+    }
     /// The recording that is being made on this node.
-    fn recording(&self, key: &StreamKey) -> Option<Recording>;
-    /// Removes a recording's objects. Asking again does what is left to do.
-    fn delete_recording<'a>(&'a self, key: &'a StreamKey, name: &'a RecordingName)
-    -> Later<'a, Result<(), NotDeleted>>;
+    fn recording(&self, _: &StreamKey) -> Option<Recording> {
+        None
+    }
+    /// All recordings, as viewers find them. `None`: this node has no store.
+    fn shelf(&self) -> Option<Arc<Shelf>> {
+        None
+    }
 }
 
 /// A recording that is being made.
@@ -107,11 +114,6 @@ pub struct Recording {
     pub problem: Option<Problem>,
 }
 
-/// The store of recordings did not do it.
-#[derive(Debug, thiserror::Error)]
-#[error("a recording was not deleted: {0}")]
-pub struct NotDeleted(#[source] pub Box<dyn std::error::Error + Send + Sync>);
-
 /// For an API without a node: every call does nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Nowhere;
@@ -124,18 +126,6 @@ impl Node for Nowhere {
     fn clear_dvr(&self, _: &StreamKey) {}
     fn health(&self, _: &StreamKey) -> Option<Health> {
         None
-    }
-    fn start_recording(&self, _: &StreamKey) -> Option<RecordingName> {
-        None
-    }
-    fn stop_recording(&self, _: &StreamKey) -> Option<RecordingName> {
-        None
-    }
-    fn recording(&self, _: &StreamKey) -> Option<Recording> {
-        None
-    }
-    fn delete_recording<'a>(&'a self, _: &'a StreamKey, _: &'a RecordingName) -> Later<'a, Result<(), NotDeleted>> {
-        Box::pin(async { Ok(()) })
     }
 }
 

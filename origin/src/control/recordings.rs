@@ -4,7 +4,7 @@
 //! Before this: `record/register.rs` (the recorder), `api/recordings.rs` (calls). After this: `store/recordings.rs`,
 //! `delivery/outbox.rs`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use weir_shared::{
     hls::address::{VodObject, vod_path},
@@ -15,12 +15,18 @@ use super::{
     addresses::AddressBook,
     delivery::{self, emit, system_time},
     events::{self, Event, EventStream, Happened},
+    service::Control,
     store::{Millis, RecordingRow, RecordingState, Store, StoreError, Tx, now},
 };
 use crate::record::register::{Later, NotTold, Register, Told};
 
 /// How often a change is tried again when somebody else changed the stream at the same time.
 const ATTEMPTS: u32 = 5;
+
+/// Recordings whose objects are removed in one sweep.
+const SWEEP: u32 = 100;
+/// How often deletions that were not finished are gone on with.
+pub const SWEEP_PERIOD: Duration = Duration::from_secs(60);
 
 /// Remembers recordings and tells of them.
 pub struct Recordings {
@@ -148,6 +154,37 @@ impl Recordings {
         };
         let event = Event::new(&row.project, about, happened, system_time(at), rand::random());
         emit(tx, &event, at, &self.metrics).await
+    }
+}
+
+impl Control {
+    /// Removes the objects of a recording that was deleted, then its row. What fails is tried again by the next sweep.
+    pub async fn remove_deleted(&self, row: &RecordingRow) {
+        let Some(shelf) = self.node().shelf() else { return };
+        if let Err(error) = shelf.delete(&row.key, &row.name).await {
+            tracing::warn!(%error, recording = %row.name, "a deleted recording's objects are not removed yet");
+            return;
+        }
+        let removed = async {
+            let mut tx = self.store.begin().await?;
+            tx.remove_recording(&row.key, &row.name).await?;
+            tx.commit().await
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, "a deleted recording's row is not removed yet");
+        }
+    }
+
+    /// Goes on with deletions that were not finished.
+    pub async fn sweep_deleted(&self) {
+        match self.store.recordings_to_delete(SWEEP).await {
+            Ok(rows) => {
+                for row in rows {
+                    self.remove_deleted(&row).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "deleted recordings can't be listed"),
+        }
     }
 }
 

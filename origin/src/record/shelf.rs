@@ -19,10 +19,11 @@ use weir_shared::{
 };
 
 use super::{
-    manifest::{self, Growth, IFRAMES},
+    manifest::{self, Growth, IFRAMES, Summary},
     metrics::Metrics,
     store,
     studio::Unfinished,
+    upload::SUMMARY,
 };
 
 /// How long something that may still change is believed.
@@ -143,6 +144,27 @@ impl Shelf {
             .ok_or(Missing::Absent)?;
         let index = self.get(key, &recording, &VodObject::Index).await?;
         Ok(Newest { recording, index })
+    }
+
+    /// What a finished recording consists of.
+    pub async fn summary(&self, key: &StreamKey, recording: &RecordingName) -> Result<Summary, Missing> {
+        let at = store::object(key, recording, SUMMARY);
+        let read = async {
+            let Ok(_permit) = self.reads.acquire().await else {
+                return Err(Missing::StoreDown);
+            };
+            let got = self.store.get(&at).await.map_err(missing)?;
+            if got.meta.size > OBJECT_LIMIT {
+                return Err(Missing::Absent);
+            }
+            got.bytes().await.map_err(missing)
+        };
+        let read = tokio::time::timeout(READ_TIMEOUT, read).await;
+        let json = read.map_err(|_| Missing::StoreDown)??;
+        serde_json::from_slice(&json).map_err(|error| {
+            tracing::error!(%error, "a recording's summary can't be read");
+            Missing::Absent
+        })
     }
 
     /// Forgets a recording that is being deleted.

@@ -18,7 +18,11 @@ use utoipa::{
     openapi::{ContentBuilder, RefOr, ResponseBuilder, schema::Ref},
 };
 
-use crate::control::{model::Scope, service::Refused, store::StoreError};
+use crate::control::{
+    model::{DVR_SECONDS_MIN, Scope},
+    service::Refused,
+    store::StoreError,
+};
 
 pub(crate) const PROBLEM_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -167,12 +171,12 @@ impl Problem {
         )
     }
 
-    pub fn not_implemented(detail: &str) -> Self {
+    pub fn unsatisfiable_range(length: u64) -> Self {
         Self::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "not-implemented",
-            "This server can't do that yet",
-            detail.to_owned(),
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "range",
+            "The range starts past the end",
+            format!("the file has {length} bytes"),
         )
     }
 
@@ -207,6 +211,14 @@ impl From<Refused> for Problem {
                 problem
             }
             Refused::Changed { current } => Self::precondition_failed(current),
+            // A length of time that nobody may have: wrong, whoever asks.
+            Refused::OverPlan {
+                field: field @ "dvrDuration",
+                limit,
+            } => Self::invalid(vec![FieldError::new(
+                field,
+                &format!("{DVR_SECONDS_MIN} to {limit} seconds: the project's plan allows no more"),
+            )]),
             Refused::OverPlan { field, limit } => {
                 let mut problem = Self::forbidden(refused.to_string());
                 problem.kind = "urn:weir:problem:over-plan".to_owned();

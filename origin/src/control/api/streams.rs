@@ -45,7 +45,8 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 /// A stream as an answer, with its entity tag.
 pub(super) fn answer(api: &ApiState, caller: &Caller, status: StatusCode, stream: &Stream) -> Response {
     let secrets = caller.0.allows(Scope::StreamsWrite);
-    let mut response = (status, Json(StreamView::of(stream, &api.addresses.current(), secrets))).into_response();
+    let view = StreamView::of(stream, &api.addresses.current(), secrets).with_recording(api.control.node());
+    let mut response = (status, Json(view)).into_response();
     if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", stream.version)) {
         response.headers_mut().insert(ETAG, tag);
     }
@@ -209,7 +210,7 @@ async fn list(
     }
     let secrets = caller.0.allows(Scope::StreamsWrite);
     let addresses = api.addresses.current();
-    let view = |stream| StreamView::of(stream, &addresses, secrets);
+    let view = |stream| StreamView::of(stream, &addresses, secrets).with_recording(api.control.node());
     Ok(Json(StreamList {
         items: page.items.iter().map(view).collect(),
         total: page.total,
