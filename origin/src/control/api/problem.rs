@@ -211,19 +211,16 @@ impl From<Refused> for Problem {
                 problem
             }
             Refused::Changed { current } => Self::precondition_failed(current),
-            // A length of time that nobody may have: wrong, whoever asks.
-            Refused::OverPlan {
-                field: field @ "dvrDuration",
-                limit,
-            } => Self::invalid(vec![FieldError::new(
-                field,
-                &format!("{DVR_SECONDS_MIN} to {limit} seconds: the project's plan allows no more"),
-            )]),
             Refused::OverPlan { field, limit } => {
                 let mut problem = Self::forbidden(refused.to_string());
                 problem.kind = "urn:weir:problem:over-plan".to_owned();
                 problem.title = "The project's plan does not allow this".to_owned();
                 problem.errors = vec![FieldError::new(field, &format!("at most {limit}"))];
+                if field == "dvrDuration" {
+                    // Whatever the plan, there is a shortest and a longest: too long is as wrong as too short.
+                    problem.status = StatusCode::UNPROCESSABLE_ENTITY.as_u16();
+                    problem.errors = vec![FieldError::new(field, &format!("{DVR_SECONDS_MIN} to {limit} seconds"))];
+                }
                 problem
             }
             Refused::IdempotencyReused => Self::invalid(vec![FieldError::new(
