@@ -15,7 +15,7 @@ use weir_edge::Edge;
 use weir_loadtest::{demo, publisher};
 use weir_origin::app::Origin;
 use weir_shared::{
-    config::{self, Fault, HumanDuration, Validate},
+    config::{self, Fault, HumanDuration, Secret, Validate},
     id::StreamKey,
     log,
     retry::Backoff,
@@ -100,11 +100,20 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
+    let mut config = config;
     let streams = named_streams(&args, &config)?;
+    let credential = fleet_credential(&mut config.origin);
     let playback_is_configured = config.origin.control.playback.is_some();
     let origin = Origin::start(config.origin).await?;
     let mut edge_config = config.edge;
     edge_config.origins = vec![format!("http://{}", reachable(origin.http))];
+    edge_config
+        .directory
+        .get_or_insert_with(|| weir_edge::config::Directory {
+            // Keys that nobody made by the API are the origin's to know, and open (`any_key`).
+            unknown: weir_edge::config::Unknown::Open,
+            ..weir_edge::config::Directory::new(vec![format!("http://{}", reachable(origin.api))], credential)
+        });
     let edge = Edge::start(edge_config).await?;
     if !playback_is_configured && let Some(base) = playback_base(&edge) {
         origin.set_playback_base(&base);
@@ -131,6 +140,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     edge.shutdown().await;
     origin.shutdown().await;
     Ok(())
+}
+
+/// What the two nodes know and nobody else: the file's, or one for this run.
+fn fleet_credential(origin: &mut weir_origin::config::Config) -> Secret {
+    let directory = origin.directory.get_or_insert_with(|| weir_origin::config::Directory {
+        credential: Secret::new(format!("{:032x}", rand::random::<u128>())),
+        url: None,
+    });
+    directory.credential.clone()
 }
 
 fn configuration(args: &Args) -> anyhow::Result<Config> {

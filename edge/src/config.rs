@@ -1,5 +1,7 @@
 //! The edge's configuration: what `config/edge.yaml` explains key by key.
 
+mod playback;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -9,12 +11,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 use weir_shared::config::{ByteSize, Fault, HumanDuration, Secret, Validate};
 
+pub use playback::{Algorithm, Jwt, Playback};
+
 /// Everything an edge needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Plain HTTP/1.1 and HTTP/2.
-    pub http: Option<Listen>,
+    pub http: Option<Http>,
     /// HTTP/1.1 and HTTP/2 over TLS, HTTP/3 over QUIC.
     pub https: Option<Https>,
     pub admin: Listen,
@@ -22,6 +26,7 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Streams as the fleet's control plane knows them. Left out: every stream is asked of `origins`.
     pub directory: Option<Directory>,
+    pub playback: Playback,
     pub cache: Cache,
     pub follow: Follow,
     /// Connections open at once on one listener.
@@ -35,6 +40,26 @@ pub struct Listen {
     pub listen: SocketAddr,
 }
 
+/// The listener without TLS.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    #[serde(deserialize_with = "weir_shared::config::listen_address")]
+    pub listen: SocketAddr,
+    #[serde(default)]
+    pub tickets: Tickets,
+}
+
+/// Whether a listener checks tickets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tickets {
+    #[default]
+    On,
+    /// Somebody in front of it has checked already, and nobody else reaches it.
+    Off,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Https {
@@ -45,6 +70,8 @@ pub struct Https {
     pub certificate: Option<PathBuf>,
     #[serde(default)]
     pub key: Option<PathBuf>,
+    #[serde(default)]
+    pub tickets: Tickets,
     /// For further names; clients get the one made for the name they ask for.
     #[serde(default)]
     pub certificates: Vec<CertificateFiles>,
@@ -81,6 +108,7 @@ impl Https {
             http3: true,
             http3_port: None,
             congestion: None,
+            tickets: Tickets::On,
         }
     }
 }
@@ -99,10 +127,35 @@ pub struct Directory {
     /// Streams remembered.
     #[serde(default = "Directory::default_max_records")]
     pub max_records: u64,
+    /// What becomes of streams that it does not know.
+    #[serde(default)]
+    pub unknown: Unknown,
+}
+
+/// What becomes of streams that the directory does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unknown {
+    /// There are no such streams.
+    #[default]
+    Refuse,
+    /// Open to all, if an origin has them (`any_key`): for development.
+    Open,
 }
 
 impl Directory {
-    fn default_max_records() -> u64 {
+    /// With everything else as it is by default.
+    pub fn new(origins: Vec<String>, credential: Secret) -> Self {
+        Self {
+            origins,
+            credential,
+            ca: None,
+            max_records: Self::default_max_records(),
+            unknown: Unknown::default(),
+        }
+    }
+
+    const fn default_max_records() -> u64 {
         100_000
     }
 }
@@ -129,11 +182,15 @@ fn local(port: u16) -> SocketAddr {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            http: Some(Listen { listen: local(8080) }),
+            http: Some(Http {
+                listen: local(8080),
+                tickets: Tickets::On,
+            }),
             https: Some(Https::self_signed(local(8443))),
             admin: Listen { listen: local(9080) },
             origins: vec!["http://127.0.0.1:8081".to_owned()],
             directory: None,
+            playback: Playback::default(),
             cache: Cache::default(),
             follow: Follow::default(),
             max_connections: 20_000,
@@ -241,6 +298,7 @@ impl Validate for Config {
             "max_connections",
             "1 to 1000000",
         );
+        self.playback.check(&mut faults);
         faults
     }
 }
@@ -262,6 +320,7 @@ mod tests {
                 credential: Secret::new("short"),
                 ca: None,
                 max_records: 0,
+                unknown: Unknown::Refuse,
             }),
             ..Config::default()
         };

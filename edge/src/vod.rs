@@ -28,13 +28,15 @@ const END: &[u8] = b"#EXT-X-ENDLIST\n";
 const FINAL_PLAYLIST: HeaderValue = HeaderValue::from_static("public, max-age=60");
 const GROWING_PLAYLIST: HeaderValue = HeaderValue::from_static("public, max-age=1");
 
-/// An object of a recording, whichever of its two addresses it was asked for by.
+/// An object of a recording, whichever of its two addresses it was asked for by. `children`: where those of its
+/// multivariant playlist are for this viewer alone.
 pub(crate) async fn object(
     asked: Asked<'_>,
     store: &Arc<Store>,
     key: &StreamKey,
     recording: &RecordingName,
     object: &VodObject,
+    children: Option<&str>,
 ) -> Result<Response<Body>, Refusal> {
     let path = vod_path(key, recording, object);
     if object.is_immutable() {
@@ -43,6 +45,9 @@ pub(crate) async fn object(
         return Ok(super::handle::stored(asked, &entry));
     }
     let entry = store.get(&path, Kind::Multivariant).await?;
+    if let (VodObject::Index, Some(children)) = (object, children) {
+        return Ok(super::handle::personal(asked, &entry, children));
+    }
     let lifetime = match object {
         VodObject::Index | VodObject::Named(ObjectName::Multivariant) => respond::MULTIVARIANT_LIFETIME,
         VodObject::Named(_) if entry.body.ends_with(END) => FINAL_PLAYLIST,

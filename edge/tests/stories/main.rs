@@ -3,10 +3,12 @@
 
 mod coalesce;
 mod cut;
+mod directory;
 mod h3;
 mod origin;
 mod outage;
 mod relay;
+mod signed;
 mod site;
 mod tls;
 mod unknown;
