@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use weir_edge::Edge;
 use weir_loadtest::{demo, publisher};
-use weir_origin::app::Origin;
+use weir_origin::{app::Origin, config::Srt};
 use weir_shared::{
     config::{self, Fault, HumanDuration, Secret, Validate},
     id::StreamKey,
@@ -157,6 +157,7 @@ fn configuration(args: &Args) -> anyhow::Result<Config> {
         None => {
             let mut config = Config::default();
             config.origin.any_key = true;
+            config.origin.srt = Some(Srt::default());
             config
         }
     };
@@ -171,6 +172,9 @@ fn configuration(args: &Args) -> anyhow::Result<Config> {
         }
         if let Some(rtmps) = &mut config.origin.rtmps {
             place(&mut rtmps.listen, args);
+        }
+        if let Some(srt) = &mut config.origin.srt {
+            place(&mut srt.listen, args);
         }
         config.edge.place(|listen| place(listen, args));
     }
@@ -260,6 +264,7 @@ fn ready_line(origin: &Origin, edge: &Edge, streams: &[StreamKey]) -> serde_json
         "origin": {
             "http": format!("http://{}", reachable(origin.http)),
             "rtmp": format!("rtmp://{}/app", reachable(origin.rtmp)),
+            "srt": origin.srt.map(|srt| format!("srt://{}", reachable(srt))),
             "admin": format!("http://{}", reachable(origin.admin)),
             "api": format!("http://{}", reachable(origin.api)),
         },
@@ -279,6 +284,9 @@ fn welcome(origin: &Origin, edge: &Edge, demo: bool) -> String {
             line("watch", format!("http://{http}/play/{DEMO_KEY}"));
         }
         line("push", format!("rtmp://{rtmp}/app   with any stream key, say `show`"));
+        if let Some(srt) = origin.srt.map(reachable) {
+            line("", format!("srt://{srt}?streamid=show   MPEG-TS, for lossy networks"));
+        }
         line("watch", format!("http://{http}/play/show"));
         line("players", format!("http://{http}/app/show/index.m3u8"));
     }

@@ -20,7 +20,7 @@ use crate::{
     package::segmenter::Targets,
 };
 
-pub use ingest::{Backup, Rtmp, Rtmps, Stream, Tls, Webhook};
+pub use ingest::{Backup, Rtmp, Rtmps, Srt, Stream, Tls, Webhook};
 pub use record::Record;
 
 /// Everything an origin needs to know. Every key has a default but none is unknown.
@@ -32,6 +32,8 @@ pub struct Config {
     pub rtmp: Rtmp,
     /// The same over TLS.
     pub rtmps: Option<Rtmps>,
+    /// The same over SRT.
+    pub srt: Option<Srt>,
     /// The certificate of every TLS port.
     pub tls: Tls,
     /// Asked about every publish, after its credentials were right.
@@ -134,6 +136,7 @@ impl Default for Config {
             http: Listen::local(8081),
             rtmp: Rtmp::default(),
             rtmps: None,
+            srt: None,
             tls: Tls::default(),
             admission_webhook: None,
             admin: Listen::local(9081),

@@ -21,6 +21,7 @@ pub mod crash;
 pub mod database;
 pub mod folder;
 pub mod history;
+pub mod lossy;
 pub mod push;
 pub mod receiver;
 pub mod rest;

@@ -6,7 +6,10 @@
 //! Before this: `collect.rs` (new lines), `journal.rs` (old ones). After this: `manifest.rs` (playlists), `upload.rs` (what is
 //! still to be stored).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use weir_shared::{
@@ -156,6 +159,8 @@ pub struct RenditionLedger {
     pub takes: BTreeMap<Position, Take>,
     pub target_duration_seconds: u32,
     open: Option<Position>,
+    /// Segments that are in the journal and not in the store.
+    kept: BTreeSet<Position>,
 }
 
 /// A recording: everything its journal says.
@@ -169,6 +174,20 @@ pub struct Ledger {
     pub finished: bool,
     pub failure: Option<String>,
     pub finalised: bool,
+    sums: Sums,
+}
+
+/// What is asked for with every part, so that it must not cost more the longer a recording is.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Sums {
+    /// Bytes of segments that are open or only in the journal.
+    backlog_bytes: u64,
+    /// Bytes of segments that are not lost.
+    media_bytes: u64,
+    stored: usize,
+    /// Of each position the duration in the rendition where it is longest.
+    durations: BTreeMap<Position, Duration>,
+    total: Duration,
 }
 
 /// A line that can't follow those before it.
@@ -203,6 +222,7 @@ impl Ledger {
             finished: false,
             failure: None,
             finalised: false,
+            sums: Sums::default(),
         }
     }
 
@@ -275,7 +295,11 @@ impl Ledger {
             }
             Line::Open { rendition, .. } | Line::Part { rendition, .. } | Line::Close { rendition, .. } => {
                 let of = self.renditions.get_mut(rendition).ok_or(BadLine::Unknown)?;
-                of.apply(line)
+                let (at, bytes) = of.apply(line)?;
+                if let Some(take) = of.takes.get(&at) {
+                    self.sums.grow(at, bytes, take);
+                }
+                Ok(())
             }
         }
     }
@@ -286,7 +310,29 @@ impl Ledger {
             epoch: Epoch(epoch),
             msn: MediaSequence(msn),
         };
-        of.takes.get_mut(&at).ok_or(BadLine::Unknown)?.stage = stage;
+        let take = of.takes.get_mut(&at).ok_or(BadLine::Unknown)?;
+        let before = std::mem::replace(&mut take.stage, stage);
+        let bytes = take.bytes;
+        of.kept.remove(&at);
+        let waited = matches!(before, Stage::Open | Stage::Kept);
+        if waited {
+            self.sums.backlog_bytes = self.sums.backlog_bytes.saturating_sub(bytes);
+        }
+        match (before, stage) {
+            (Stage::Stored, Stage::Stored) | (Stage::Lost, Stage::Lost) => {}
+            (_, Stage::Stored) => self.sums.stored += 1,
+            (Stage::Stored, _) => self.sums.stored = self.sums.stored.saturating_sub(1),
+            _ => {}
+        }
+        if stage == Stage::Lost && before != Stage::Lost {
+            self.sums.media_bytes = self.sums.media_bytes.saturating_sub(bytes);
+            let left = self.renditions.values().filter_map(|of| of.takes.get(&at));
+            let left = left
+                .filter(|take| take.stage != Stage::Lost)
+                .map(|take| take.duration)
+                .max();
+            self.sums.set_duration(at, left.unwrap_or_default());
+        }
         Ok(())
     }
 
@@ -304,7 +350,7 @@ impl Ledger {
         let mut found: Vec<Pending> = inits.filter(|pending| !is_taken(&pending.name)).take(most).collect();
         let mut segments: Vec<(Position, Pending)> = Vec::new();
         for (rendition, of) in &self.renditions {
-            let lacking = of.takes.iter().filter(|(_, take)| take.stage == Stage::Kept);
+            let lacking = of.kept.iter().filter_map(|at| Some((at, of.takes.get(at)?)));
             let named = lacking.map(|(at, take)| {
                 let pending = Pending {
                     name: name(rendition, at.epoch, MediaObject::Segment(at.msn)),
@@ -325,36 +371,28 @@ impl Ledger {
     pub fn is_settled(&self) -> bool {
         self.renditions.values().all(|of| {
             let inits = of.inits.values().all(|init| init.stored);
-            inits
-                && of
-                    .takes
-                    .values()
-                    .all(|take| matches!(take.stage, Stage::Stored | Stage::Lost))
+            inits && of.kept.is_empty() && of.open.is_none()
         })
     }
 
     /// Media bytes in the journal that wait for the store.
     pub fn backlog_bytes(&self) -> u64 {
-        self.takes()
-            .filter(|(_, take)| matches!(take.stage, Stage::Open | Stage::Kept))
-            .map(|(_, take)| take.bytes)
-            .sum()
+        self.sums.backlog_bytes
     }
 
     /// Media bytes recorded and not lost.
     pub fn media_bytes(&self) -> u64 {
-        let there = self.takes().filter(|(_, take)| take.stage != Stage::Lost);
-        there.map(|(_, take)| take.bytes).sum()
+        self.sums.media_bytes
     }
 
     /// Time recorded: at each position that of the longest rendition.
     pub fn duration(&self) -> Duration {
-        let mut longest: BTreeMap<Position, Duration> = BTreeMap::new();
-        for (at, take) in self.takes().filter(|(_, take)| take.stage != Stage::Lost) {
-            let so_far = longest.entry(*at).or_default();
-            *so_far = (*so_far).max(take.duration);
-        }
-        longest.values().sum()
+        self.sums.total
+    }
+
+    /// Segments in the store, of all renditions.
+    pub fn stored_segments(&self) -> usize {
+        self.sums.stored
     }
 
     /// Segments that are still open, with their renditions: after a crash they are closed as they are.
@@ -362,14 +400,26 @@ impl Ledger {
         let open = |(name, of): (&RenditionName, &RenditionLedger)| Some((name.clone(), of.open?));
         self.renditions.iter().filter_map(open).collect()
     }
+}
 
-    fn takes(&self) -> impl Iterator<Item = (&Position, &Take)> {
-        self.renditions.values().flat_map(|of| of.takes.iter())
+impl Sums {
+    /// A segment that is being made or was completed has these many bytes more, or fewer.
+    fn grow(&mut self, at: Position, bytes: i64, take: &Take) {
+        self.backlog_bytes = self.backlog_bytes.saturating_add_signed(bytes);
+        self.media_bytes = self.media_bytes.saturating_add_signed(bytes);
+        let longest = self.durations.get(&at).copied().unwrap_or_default().max(take.duration);
+        self.set_duration(at, longest);
+    }
+
+    fn set_duration(&mut self, at: Position, duration: Duration) {
+        let before = self.durations.insert(at, duration).unwrap_or_default();
+        self.total = self.total.saturating_sub(before).saturating_add(duration);
     }
 }
 
 impl RenditionLedger {
-    fn apply(&mut self, line: &Line) -> Result<(), BadLine> {
+    /// Which segment the line was about, and by how many bytes that has grown.
+    fn apply(&mut self, line: &Line) -> Result<(Position, i64), BadLine> {
         match line {
             Line::Open {
                 epoch,
@@ -405,7 +455,7 @@ impl RenditionLedger {
                         parts: Vec::new(),
                     },
                 );
-                Ok(())
+                Ok((at, 0))
             }
             Line::Part {
                 bytes,
@@ -414,7 +464,7 @@ impl RenditionLedger {
                 key_frame_bytes,
                 ..
             } => {
-                let take = self.open_take().ok_or(BadLine::NothingOpen)?;
+                let (at, take) = self.open_take().ok_or(BadLine::NothingOpen)?;
                 let duration = Duration::from_micros(*duration_us);
                 if take.parts.is_empty() {
                     take.key_frame_bytes = *key_frame_bytes;
@@ -426,7 +476,7 @@ impl RenditionLedger {
                     duration,
                     sum: sum.clone(),
                 });
-                Ok(())
+                Ok((at, i64::try_from(*bytes).unwrap_or(i64::MAX)))
             }
             Line::Close {
                 bytes,
@@ -434,7 +484,8 @@ impl RenditionLedger {
                 sha256,
                 ..
             } => {
-                let take = self.open_take().ok_or(BadLine::NothingOpen)?;
+                let (at, take) = self.open_take().ok_or(BadLine::NothingOpen)?;
+                let grown = i128::from(*bytes) - i128::from(take.bytes);
                 take.bytes = *bytes;
                 take.duration = Duration::from_micros(*duration_us);
                 take.sha256.clone_from(sha256);
@@ -442,15 +493,16 @@ impl RenditionLedger {
                 // Only an open segment has to be told from a torn one part by part.
                 take.parts = Vec::new();
                 self.open = None;
-                Ok(())
+                self.kept.insert(at);
+                Ok((at, i64::try_from(grown).unwrap_or(0)))
             }
             _ => Err(BadLine::Unknown),
         }
     }
 
-    fn open_take(&mut self) -> Option<&mut Take> {
+    fn open_take(&mut self) -> Option<(Position, &mut Take)> {
         let at = self.open?;
-        self.takes.get_mut(&at)
+        Some((at, self.takes.get_mut(&at)?))
     }
 }
 

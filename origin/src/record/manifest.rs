@@ -309,12 +309,6 @@ pub fn summary(ledger: &Ledger) -> Summary {
     }
 }
 
-/// Segments that a viewer of the running recording can play in this rendition.
-pub fn listed(ledger: &Ledger, rendition: &RenditionName, growth: Growth) -> usize {
-    let of = ledger.renditions.get(rendition);
-    of.map_or(0, |of| rows(ledger, of, growth).len())
-}
-
 fn rows<'a>(ledger: &'a Ledger, of: &'a RenditionLedger, growth: Growth) -> Vec<Row<'a>> {
     let positions: BTreeSet<Position> = ledger
         .renditions

@@ -181,14 +181,8 @@ async fn put(recording: &Recording, shared: &Shared, at: &object_store::path::Pa
 /// Renews the store's copies of a growing recording's playlists when they lack much. Viewers at this node see the newest
 /// in any case; these are for the others, and for whoever opens the folder.
 async fn publish_growing(recording: &Recording, shared: &Shared, published: usize) -> usize {
-    let listed = recording.read(|ledger| {
-        let listed = ledger
-            .renditions
-            .keys()
-            .map(|name| manifest::listed(ledger, name, Growth::Running));
-        listed.max().unwrap_or(0)
-    });
-    if listed == 0 || listed < published + (published / STALE_SHARE).max(1) {
+    let stored = recording.read(super::ledger::Ledger::stored_segments);
+    if stored == 0 || stored < published + (published / STALE_SHARE).max(1) {
         return published;
     }
     for (name, text) in texts(recording, Growth::Running) {
@@ -198,7 +192,7 @@ async fn publish_growing(recording: &Recording, shared: &Shared, published: usiz
             return published;
         }
     }
-    listed
+    stored
 }
 
 /// Every playlist, the multivariant one last: once it is there, all that it names is.
