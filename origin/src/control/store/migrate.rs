@@ -13,6 +13,16 @@ const STEPS: &[(i64, &str, &str)] = &[
     (2, "streams", include_str!("../../../migrations/0002_streams.sql")),
     (3, "api keys", include_str!("../../../migrations/0003_api_keys.sql")),
     (
+        4,
+        "removed streams",
+        include_str!("../../../migrations/0004_removed_streams.sql"),
+    ),
+    (
+        5,
+        "slot leases",
+        include_str!("../../../migrations/0005_slot_leases.sql"),
+    ),
+    (
         20,
         "recordings",
         include_str!("../../../migrations/0020_recordings.sql"),
