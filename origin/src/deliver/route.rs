@@ -189,16 +189,19 @@ impl Deliver {
         if recorded.is_ok() {
             return recorded;
         }
-        let master = match live {
-            Ok(live) => started(live).await?,
+        let live = match live {
+            Ok(live) => live,
             // The store may have what nobody can see now.
             Err(_) if matches!(recorded, Err(Refusal::StoreDown)) => return recorded,
             Err(refusal) => return Err(refusal),
         };
-        Ok(playlist::multivariant(
-            asked,
-            if up.is_empty() { &master.index } else { &master.direct },
-        ))
+        // The default playlists are at the stream's own address, the direct ones below it.
+        if up.is_empty() {
+            let master = started(live, |master| !master.resilient.is_empty()).await?;
+            return Ok(playlist::multivariant(asked, &master.index));
+        }
+        let master = started(live, |master| !master.renditions.is_empty()).await?;
+        Ok(playlist::multivariant(asked, &master.direct))
     }
 
     async fn live_object(
@@ -220,9 +223,9 @@ impl Deliver {
 }
 
 /// Waits until a starting stream has something to play.
-async fn started(mut live: Live) -> Result<Arc<Master>, Refusal> {
+async fn started(mut live: Live, is_playable: fn(&Master) -> bool) -> Result<Arc<Master>, Refusal> {
     let deadline = Instant::now() + START_HOLD;
-    let playable = |m: &Arc<Master>| (!m.renditions.is_empty()).then(|| m.clone());
+    let playable = |master: &Arc<Master>| is_playable(master).then(|| master.clone());
     match hold::hold(&mut live.master, deadline, playable).await {
         Held::Ready(master) => Ok(master),
         Held::TimedOut => Err(Refusal::Starting),
@@ -231,6 +234,6 @@ async fn started(mut live: Live) -> Result<Arc<Master>, Refusal> {
 }
 
 async fn rendition(live: Live, name: &RenditionName) -> Result<Rendition, Refusal> {
-    let master = started(live).await?;
+    let master = started(live, |master| !master.renditions.is_empty()).await?;
     master.rendition(name).cloned().ok_or(Refusal::NoSuchObject)
 }
