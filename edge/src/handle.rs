@@ -43,6 +43,7 @@ use crate::{
     refusal::Refusal,
     target::Target,
     viewers::Viewers,
+    vod,
 };
 
 /// The edge's public side, as one listener serves it.
@@ -137,6 +138,10 @@ impl Edge {
                     Some(directory) => personal(asked, &entry, &directory),
                 })
             }
+            Object::Recorded(recording, object) => {
+                let children = granted.directory_of_children();
+                vod::object(asked, &self.store, key, recording, object, children.as_deref()).await
+            }
             Object::Direct(ObjectName::MediaPlaylist(name)) => {
                 let parsed = Reload::parse(request.uri.query());
                 let reload = *parsed.as_ref().unwrap_or(&Reload::NOW);
@@ -173,11 +178,13 @@ impl Edge {
         })
     }
 
-    /// Whether this belongs to a broadcast that has just ended here: who was watching sees its end, not a refusal.
+    /// Whether this belongs to a broadcast that has just ended here: who was watching sees its end, not a refusal. A
+    /// recording can be watched whatever its stream is doing.
     fn plays_out(&self, target: &Target) -> bool {
         let rendition = match target.object() {
             Some(Object::Direct(ObjectName::MediaPlaylist(name))) => name,
             Some(Object::Direct(ObjectName::Media { rendition, .. })) => rendition,
+            Some(Object::Recorded(..)) => return true,
             Some(Object::Index | Object::Direct(ObjectName::Multivariant)) | None => return false,
         };
         let view = self.followers.peek(target.key(), rendition);
@@ -261,19 +268,19 @@ fn multivariant(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
 }
 
 /// For one viewer: kept by nobody, and too short to be worth compressing for one.
-fn personal(asked: Asked<'_>, entry: &Entry, directory: &str) -> Response<Body> {
+pub(crate) fn personal(asked: Asked<'_>, entry: &Entry, directory: &str) -> Response<Body> {
     let body = entrance::below(directory, &entry.body);
     respond::playlist(asked, body, false, respond::NO_STORE)
 }
 
-fn stored(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
+pub(crate) fn stored(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
     let (kind, etag) = (entry.content_type.clone(), entry.etag.clone());
     let response = respond::media(asked, vec![entry.body.clone()], kind, etag);
     aged(response, entry.fetched)
 }
 
 /// Says how many seconds ago the origin gave this (rule HT-22).
-fn aged(mut response: Response<Body>, since: Instant) -> Response<Body> {
+pub(crate) fn aged(mut response: Response<Body>, since: Instant) -> Response<Body> {
     if response.status().is_success() {
         let age = HeaderValue::from(since.elapsed().as_secs());
         response.headers_mut().insert(header::AGE, age);

@@ -22,5 +22,6 @@ pub mod reload;
 pub mod target;
 pub mod upstream;
 pub mod viewers;
+mod vod;
 
 pub use app::Edge;

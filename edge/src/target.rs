@@ -7,15 +7,15 @@ use std::fmt;
 
 use weir_shared::{
     hls::{
-        address::{Address, Object},
+        address::{Address, Object, VodObject},
         name::{MediaObject, ObjectName},
     },
     id::StreamKey,
     playback::session::MARK,
 };
 
-/// Where streams are.
-const ROOT: &str = "/app/";
+/// Where streams are, and where their recordings are.
+const ROOTS: [&str; 2] = ["/app/", "/vod/"];
 /// The default playback address of a stream, below its key.
 const INDEX: &str = "index.m3u8";
 /// Names that OvenMediaEngine gives it: addresses that were signed for it go on working.
@@ -40,6 +40,8 @@ impl fmt::Debug for TicketText {
 /// What of which stream is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
+    /// One of [`ROOTS`].
+    root: &'static str,
     key: StreamKey,
     object: Option<Object>,
     path: String,
@@ -49,7 +51,8 @@ pub struct Target {
 impl Target {
     /// Reads a raw, undecoded path. `None`: it names no stream.
     pub fn parse(path: &str) -> Option<Self> {
-        let (key, rest) = path.strip_prefix(ROOT)?.split_once('/')?;
+        let root = ROOTS.into_iter().find(|root| path.starts_with(root))?;
+        let (key, rest) = path.strip_prefix(root)?.split_once('/')?;
         let ticketed = rest.strip_prefix(MARK).and_then(|rest| rest.split_once('/'));
         let (ticket, rest) = match ticketed {
             Some((ticket, rest)) => (Some(TicketText(ticket.to_owned())), rest),
@@ -57,9 +60,10 @@ impl Target {
         };
         let key: StreamKey = key.parse().ok()?;
         let rest = if INDEX_ALIASES.contains(&rest) { INDEX } else { rest };
-        let path = format!("{ROOT}{key}/{rest}");
+        let path = format!("{root}{key}/{rest}");
         let object = Address::parse(&path).map(|address| address.object);
         Some(Self {
+            root,
             key,
             object,
             path,
@@ -89,7 +93,7 @@ impl Target {
     pub const fn is_entrance(&self) -> bool {
         matches!(
             self.object,
-            Some(Object::Index | Object::Direct(ObjectName::Multivariant))
+            Some(Object::Index | Object::Direct(ObjectName::Multivariant) | Object::Recorded(_, VodObject::Index))
         )
     }
 
@@ -101,7 +105,7 @@ impl Target {
     /// The path below the stream's key: `d/video.m3u8`.
     pub fn below_key(&self) -> &str {
         self.path
-            .get(ROOT.len() + self.key.as_str().len() + 1..)
+            .get(self.root.len() + self.key.as_str().len() + 1..)
             .unwrap_or_default()
     }
 
@@ -114,6 +118,11 @@ impl Target {
                 MediaObject::Init(_) => "init",
                 MediaObject::Segment(_) => "segment",
                 MediaObject::Part(_) => "part",
+            },
+            Some(Object::Recorded(_, object)) => match object {
+                VodObject::Index => "vod_multivariant",
+                object if object.is_immutable() => "vod_media",
+                VodObject::Named(_) => "vod_playlist",
             },
             None => "none",
         }
@@ -193,8 +202,30 @@ mod tests {
             ("index.m3u8", "~t/"),
             ("d/llhls.m3u8", "../~t/"),
             ("d/1z/video/p4.m4s", "../../../~t/"),
+            ("vod/r1/index.m3u8", "../../~t/"),
         ] {
             assert_eq!(target(&format!("/app/show/{path}")).ticketed_directory("t"), directory);
+        }
+        assert_eq!(target("/vod/show/r1/index.m3u8").ticketed_directory("t"), "../~t/");
+    }
+
+    #[test]
+    fn a_recording_is_one_object_at_two_addresses() {
+        for object in ["index.m3u8", "video.m3u8", "1z/video/7.m4s"] {
+            let own = target(&format!("/vod/show/r1/{object}"));
+            for other in ["/vod/show/~t/r1/", "/app/show/vod/r1/", "/app/show/~t/vod/r1/"] {
+                let other = target(&format!("{other}{object}"));
+                assert_eq!((other.key(), other.object()), (own.key(), own.object()));
+            }
+            assert!(own.object().is_some());
+            assert_eq!(own.is_entrance(), object == "index.m3u8");
+        }
+        for nothing in [
+            "/vod/show/index.m3u8",
+            "/vod/show/r1/~t/index.m3u8",
+            "/vod/show/d/video.m3u8/x",
+        ] {
+            assert_eq!(target(nothing).object(), None, "{nothing}");
         }
     }
 

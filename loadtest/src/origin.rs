@@ -160,6 +160,8 @@ impl Inner {
         let stream = content.stream(key).ok_or(StatusCode::NOT_FOUND)?;
         let phase = self.phases.get(content.phase_of(stream)).ok_or(StatusCode::NOT_FOUND)?;
         match address.object {
+            // Nothing of what is made up here is recorded.
+            Object::Recorded(..) => Err(StatusCode::NOT_FOUND),
             Object::Index => self.multivariant(asked, content, key, request.uri.query(), "d/"),
             Object::Direct(ObjectName::Multivariant) => self.multivariant(asked, content, key, request.uri.query(), ""),
             Object::Direct(ObjectName::MediaPlaylist(name)) => {

@@ -160,6 +160,7 @@ pub(crate) fn serve(content: &Content, path: &str, now: Moment) -> Reply {
         return absent;
     };
     match address.object {
+        Object::Recorded(..) => absent,
         Object::Index => Reply::Body(200, content.multivariant("d/").into_bytes()),
         Object::Direct(ObjectName::Multivariant) => Reply::Body(200, content.multivariant("").into_bytes()),
         Object::Direct(ObjectName::MediaPlaylist(name)) => {

@@ -2,6 +2,7 @@
 
 mod node;
 mod outside;
+mod recording;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -18,7 +19,7 @@ use weir_shared::{
     serve::{self, body::Body, drain::Drain, respond},
 };
 
-use self::outside::Outside;
+use self::{outside::Outside, recording::Recorder};
 use crate::{
     config::Config,
     control::{
@@ -28,6 +29,7 @@ use crate::{
         metrics::ControlMetrics,
         model::DEFAULT,
         node::News,
+        recordings::Recordings,
         service::Control,
         store::Store,
     },
@@ -81,6 +83,7 @@ pub struct Origin {
     /// Ports that belong to one stream each.
     pub own_ports: Arc<PortTable>,
     ingest: Arc<rtmp::Server>,
+    recorder: Recorder,
     srt_ingest: Option<Arc<srt::Server>>,
 }
 
@@ -134,17 +137,21 @@ impl Origin {
         let srt_at = srt.as_ref().map(|(_, bound)| bound.local());
 
         let store = Store::open(&config.database.url).await.context("database.url")?;
-        let media = Arc::new(node::MediaNode::new(registry.clone(), catalog.clone()));
         let name = config.control.node.clone().unwrap_or_else(|| node_name(&http));
         let outside = Outside::new(&config, &store, &name, reachable(&http)?, &prometheus, stop.clone())?;
+        let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp, srt_at)?));
+        let register = Arc::new(Recordings::new(store.clone(), outside.metrics(), addresses.clone()));
+        let recorder = Recorder::new(&config.record, registry.clone(), register, &prometheus, stop.clone())?;
+        let media = node::MediaNode::new(registry.clone(), catalog.clone(), recorder.clone());
         let counts = ControlMetrics::new()?;
         counts.register(&prometheus)?;
-        let control = Control::new(store, media, outside.outbox(), counts.clone(), &name);
+        let control = Control::new(store, Arc::new(media), outside.outbox(), counts.clone(), &name);
         let seeds: Vec<_> = config.streams.iter().map(|s| s.key.clone()).collect();
         control.seed_streams(&DEFAULT.parse()?, &seeds).await?;
+        recorder.start(&tasks).await;
         control.recover().await?;
+        tasks.spawn(Recorder::sweep(control.clone(), stop.clone()));
         let first_key = control.first_key().await?;
-        let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp, srt_at)?));
         let (news, heard) = mpsc::channel(NEWS_QUEUE);
         tasks.spawn(control.clone().run(heard, stop.clone()));
         tasks.spawn(control.clone().follow(stop.clone()));
@@ -181,6 +188,7 @@ impl Origin {
             catalog: catalog.clone(),
             own_ports: Arc::default(),
             ingest: ingest.clone(),
+            recorder,
             srt_ingest: srt.as_ref().map(|(server, _)| server.clone()),
         };
 
@@ -224,6 +232,7 @@ impl Origin {
 
         let deliver = Deliver {
             registry: registry.clone(),
+            shelf: Some(started.recorder.shelf.clone()),
             metrics,
         };
         let limits = serve::tcp::Limits::default();
@@ -256,6 +265,7 @@ impl Origin {
                 srt.drained().await;
             }
             self.registry.drained().await;
+            self.recorder.studio.drained().await;
             self.tasks.wait().await;
         };
         if tokio::time::timeout(DRAIN_LIMIT, all).await.is_err() {

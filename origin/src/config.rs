@@ -8,6 +8,7 @@ use std::{
 };
 
 mod ingest;
+mod record;
 
 use serde::{Deserialize, Serialize};
 use weir_shared::config::{Fault, HumanDuration, Secret, Validate};
@@ -24,6 +25,7 @@ use crate::{
 };
 
 pub use ingest::{Backup, Rtmp, Rtmps, Srt, Stream, Tls, Webhook};
+pub use record::Record;
 
 /// Everything an origin needs to know. Every key has a default but none is unknown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,6 +52,7 @@ pub struct Config {
     pub directory: Option<Directory>,
     pub ingest: Ingest,
     pub packaging: Packaging,
+    pub record: Record,
     /// The default playlists, which outlast hiccups of the input.
     pub resilience: Resilience,
     /// Streams that are made sure to exist, without the API.
@@ -150,6 +153,7 @@ impl Default for Config {
             directory: None,
             ingest: Ingest::default(),
             packaging: Packaging::default(),
+            record: Record::default(),
             resilience: Resilience::default(),
             streams: Vec::new(),
             any_key: false,
@@ -341,6 +345,7 @@ impl Validate for Config {
         let distinct: HashSet<_> = self.streams.iter().map(|s| &s.key).collect();
         expect(distinct.len() == self.streams.len(), "streams", "each key once");
         self.validate_ingest(&mut expect);
+        self.record.validate(&mut expect);
         let scheme = self.database.url.split(':').next().unwrap_or_default();
         expect(
             matches!(scheme, "sqlite" | "postgres" | "postgresql"),

@@ -17,6 +17,7 @@ pub mod model;
 pub mod node;
 pub mod notice;
 mod number;
+pub mod recordings;
 pub mod secret;
 pub mod service;
 pub mod sse;

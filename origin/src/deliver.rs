@@ -6,3 +6,4 @@
 pub mod media;
 pub mod playlist;
 pub mod route;
+mod vod;

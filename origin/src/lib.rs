@@ -11,3 +11,4 @@ pub mod ingest;
 pub mod live;
 pub mod metrics;
 pub mod package;
+pub mod record;

@@ -90,6 +90,7 @@ impl Stream {
                     msn: MediaSequence(FIRST_MSN + segment),
                     pdt: SystemTime::UNIX_EPOCH + BEGIN + PART * self.part as u32,
                     discontinuity: segment == 4,
+                    new_publisher: false,
                     init_index,
                     independent,
                     first_part: PartNumber(self.part),

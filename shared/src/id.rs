@@ -109,6 +109,13 @@ name_type!(
 );
 
 name_type!(
+    /// One recording of a stream: the `<recording>` of `/vod/<key>/<recording>/…`. Later ones sort above earlier ones.
+    RecordingName,
+    "recording",
+    64
+);
+
+name_type!(
     /// A project: who owns streams and API keys.
     ProjectId,
     "project",

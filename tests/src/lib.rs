@@ -9,6 +9,7 @@
 //! | [`rest`] | calls of the REST API, and its event feed |
 //! | [`database`] | SQLite and PostgreSQL, each test with its own |
 //! | [`api`] | the REST API without a socket |
+//! | [`folder`] | folders that are gone when their test is |
 //! | [`crash`] | `kill -9` at random moments |
 //! | [`history`] | what a viewer of a whole rendition would have to put up with |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
@@ -18,6 +19,7 @@ pub mod client;
 pub mod control;
 pub mod crash;
 pub mod database;
+pub mod folder;
 pub mod history;
 pub mod lossy;
 pub mod push;

@@ -18,7 +18,10 @@ use weir_loadtest::{
 use weir_origin::{app::Origin, config as origin_config};
 use weir_shared::{config::HumanDuration, hls::playlist::MediaPlaylist};
 
-use crate::client::{self, Reply};
+use crate::{
+    client::{self, Reply},
+    folder,
+};
 
 /// An origin and an edge in front of it.
 pub struct Site {
@@ -75,6 +78,8 @@ pub fn origin_config() -> origin_config::Config {
     config.admin.listen = anywhere();
     config.api.listen = anywhere();
     config.database.url = "sqlite::memory:".to_owned();
+    config.record.store = "memory://".to_owned();
+    config.record.journal = folder::unused("journal");
     // A stream ends with its publisher, unless a test is about coming back.
     config.ingest.grace = HumanDuration(Duration::ZERO);
     config.packaging.part_target = HumanDuration(Duration::from_millis(200));

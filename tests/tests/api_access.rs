@@ -196,6 +196,10 @@ async fn a_plan_holds() -> anyhow::Result<()> {
                 (refused.problem()?.as_str(), refused.wrong_fields()),
                 ("over-plan", vec![field])
             );
+            if field == "dvrDuration" {
+                assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+                assert!(refused.text.contains("30 to 600 seconds"), "{}", refused.text);
+            }
         }
         for _ in 0..2 {
             assert_eq!(api.post(streams, json!({})).await?.status, StatusCode::CREATED);

@@ -269,10 +269,20 @@ async fn an_illegal_move_is_refused_with_the_state_it_met() -> anyhow::Result<()
             .await?;
         let live = api.post(&format!("{path}/activate"), json!({})).await?;
         assert!(live.json["detail"].as_str().unwrap().contains("LIVE"), "{}", live.text);
-        for verb in ["start-recording", "stop-recording"] {
-            let refused = api.call(Method::POST, &format!("{path}/{verb}"), None).await?;
-            assert_eq!(refused.status, StatusCode::NOT_IMPLEMENTED);
-        }
+        // The node of these tests carries no media: there is nothing to record.
+        let start = api.call(Method::POST, &format!("{path}/start-recording"), None).await?;
+        assert_eq!(
+            (start.status, start.problem()?.as_str()),
+            (StatusCode::CONFLICT, "illegal-state")
+        );
+        let stop = api.call(Method::POST, &format!("{path}/stop-recording"), None).await?;
+        assert_eq!((stop.status, stop.text.as_str()), (StatusCode::NO_CONTENT, ""));
+        let none = api.get(&format!("{path}/recordings")).await?;
+        assert_eq!((none.status, &none.json["total"]), (StatusCode::OK, &json!(0)));
+        assert_eq!(
+            api.get(&format!("{path}/recordings/r1")).await?.status,
+            StatusCode::NOT_FOUND
+        );
     }
     Ok(())
 }

@@ -9,13 +9,13 @@ use std::{
 use dashmap::DashMap;
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
-use weir_shared::id::StreamKey;
+use weir_shared::id::{RecordingName, StreamKey};
 
 use crate::{
     control::{
         lifecycle::{Event, Millis, Phase, Slot},
         model,
-        node::{Happening, Health, News, Node, StreamPolicy},
+        node::{Happening, Health, News, Node, Recording, StreamPolicy},
         service::Control,
     },
     ingest::{
@@ -25,12 +25,16 @@ use crate::{
         secret::Secret,
     },
     live::{health::PublisherReport, lifecycle::State, registry::Registry},
+    record::shelf::Shelf,
 };
+
+use super::recording::Recorder;
 
 /// The catalog of who may push, and the registry of what is live.
 pub(super) struct MediaNode {
     registry: Arc<Registry>,
     catalog: Arc<Catalog>,
+    recorder: Recorder,
     /// Streams of the configuration file: its credentials and ports hold, whatever the database made up for them.
     configured: HashMap<StreamKey, Arc<catalog::StreamPolicy>>,
     /// The version of each stream's policy that was applied last.
@@ -38,11 +42,12 @@ pub(super) struct MediaNode {
 }
 
 impl MediaNode {
-    pub(super) fn new(registry: Arc<Registry>, catalog: Arc<Catalog>) -> Self {
+    pub(super) fn new(registry: Arc<Registry>, catalog: Arc<Catalog>, recorder: Recorder) -> Self {
         let configured = catalog.list().into_iter().map(|p| (p.key.clone(), p)).collect();
         Self {
             registry,
             catalog,
+            recorder,
             configured,
             newest: DashMap::new(),
         }
@@ -90,6 +95,7 @@ impl Node for MediaNode {
             return;
         }
         *newest = policy.version;
+        self.recorder.studio.want(&policy.key, policy.recorded);
         let policy = self.admission_policy(policy);
         let key = policy.key.clone();
         // A change of what viewers see is none for admission: running publishes are not disturbed.
@@ -102,6 +108,7 @@ impl Node for MediaNode {
     }
 
     fn remove(&self, key: &StreamKey) {
+        self.recorder.studio.want(key, false);
         self.newest.remove(key);
         self.catalog.remove(key);
     }
@@ -147,6 +154,11 @@ impl Node for MediaNode {
 
     fn health(&self, key: &StreamKey) -> Option<Health> {
         let told = self.registry.find(key).ok()?.health.report();
+        let problem = self
+            .recorder
+            .studio
+            .problem(key)
+            .map(|problem| problem.message().to_owned());
         let tracks = |publisher: &PublisherReport| publisher.input.tracks.clone();
         let shown: Vec<_> = told.publishers.iter().filter(|p| p.shown).flat_map(tracks).collect();
         let video = shown.iter().find(|track| track.width.is_some());
@@ -156,8 +168,30 @@ impl Node for MediaNode {
             key_frame_interval: video.and_then(|track| track.gop_seconds),
             window_bytes: told.window_bytes,
             frames_dropped: told.frames_dropped,
-            warnings: told.warnings,
+            warnings: told.warnings.into_iter().chain(problem).collect(),
         })
+    }
+
+    fn start_recording(&self, key: &StreamKey) -> Option<RecordingName> {
+        self.recorder.studio.start(key)
+    }
+
+    fn stop_recording(&self, key: &StreamKey) -> Option<RecordingName> {
+        self.recorder.studio.stop(key)
+    }
+
+    fn recording(&self, key: &StreamKey) -> Option<Recording> {
+        let report = self.recorder.studio.current(key)?;
+        Some(Recording {
+            name: report.name,
+            duration: report.duration,
+            bytes: report.bytes,
+            problem: report.problem,
+        })
+    }
+
+    fn shelf(&self) -> Option<Arc<Shelf>> {
+        Some(self.recorder.shelf.clone())
     }
 }
 

@@ -63,6 +63,11 @@ impl Outside {
         })
     }
 
+    /// What is counted of events and their deliveries.
+    pub(super) fn metrics(&self) -> Arc<delivery::Metrics> {
+        self.metrics.clone()
+    }
+
     /// Where the control plane writes down what happened.
     pub(super) fn outbox(&self) -> Arc<DurableOutbox> {
         Arc::new(DurableOutbox::new(self.metrics.clone()))

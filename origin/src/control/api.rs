@@ -7,11 +7,13 @@
 
 mod body;
 mod commands;
+mod download;
 pub mod extract;
 mod keys;
 mod playback;
 pub mod problem;
 mod projects;
+mod recordings;
 mod serve;
 mod streams;
 pub mod view;
@@ -71,7 +73,7 @@ pub struct ApiState {
         (name = "lifecycle", description = "IDLE → LIVE → DISABLED → IDLE"),
         (name = "credentials", description = "What encoders push with"),
         (name = "playback", description = "Signed playback"),
-        (name = "recording", description = "Not there yet"),
+        (name = "recording", description = "What was broadcast, to watch again"),
         (name = "keys", description = "API keys: only a hash is kept"),
         (name = "projects", description = "Who owns streams"),
         (name = "plans", description = "What a project may have"),
@@ -99,6 +101,7 @@ pub fn calls() -> OpenApiRouter<ApiState> {
         .merge(streams::routes())
         .merge(commands::routes())
         .merge(playback::routes())
+        .merge(recordings::routes())
         .merge(keys::routes())
         .merge(projects::routes())
 }

@@ -37,7 +37,7 @@ pub fn wall_clock() -> Clock {
     Arc::new(store::now)
 }
 
-fn system_time(at: Millis) -> SystemTime {
+pub fn system_time(at: Millis) -> SystemTime {
     let since = std::time::Duration::from_millis(u64::try_from(at).unwrap_or(0));
     SystemTime::UNIX_EPOCH
         .checked_add(since)

@@ -3,8 +3,12 @@
 //!
 //! Before this: `control.rs`. After this: whatever `app.rs` wires in.
 
+use std::{sync::Arc, time::Duration};
+
 use serde::Serialize;
-use weir_shared::id::StreamKey;
+use weir_shared::id::{RecordingName, StreamKey};
+
+use crate::record::{shelf::Shelf, store::Problem};
 
 use super::{
     lifecycle::{Event, Millis, Slot},
@@ -30,6 +34,8 @@ pub struct StreamPolicy {
     pub signed_playback: bool,
     /// Seconds of the past that stay seekable; 0: no DVR.
     pub dvr_seconds: u32,
+    /// Every broadcast is recorded.
+    pub recorded: bool,
     pub limits: Limits,
 }
 
@@ -47,6 +53,7 @@ impl StreamPolicy {
             broadcasting: stream.state.broadcasting,
             signed_playback: settings.signed_playback,
             dvr_seconds: if settings.dvr_enabled { settings.dvr_duration } else { 0 },
+            recorded: settings.vod_enabled,
             limits: limits.clone(),
         }
     }
@@ -92,6 +99,33 @@ pub trait Node: Send + Sync + 'static {
     fn clear_dvr(&self, key: &StreamKey);
     /// `None`: not live on this node.
     fn health(&self, key: &StreamKey) -> Option<Health>;
+    /// Records the stream from now on. The recording's name, also if it was under way; `None`: not live on this node.
+    fn start_recording(&self, _: &StreamKey) -> Option<RecordingName> {
+        None
+    }
+    /// Ends the recording. Its name; `None`: there is none on this node.
+    fn stop_recording(&self, _: &StreamKey) -> Option<RecordingName> {
+        None
+    }
+    /// The recording that is being made on this node.
+    fn recording(&self, _: &StreamKey) -> Option<Recording> {
+        None
+    }
+    /// All recordings, as viewers find them. `None`: this node has no store.
+    fn shelf(&self) -> Option<Arc<Shelf>> {
+        None
+    }
+}
+
+/// A recording that is being made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recording {
+    pub name: RecordingName,
+    /// Recorded so far.
+    pub duration: Duration,
+    pub bytes: u64,
+    /// What is wrong with it now.
+    pub problem: Option<Problem>,
 }
 
 /// For an API without a node: every call does nothing.

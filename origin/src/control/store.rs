@@ -10,6 +10,7 @@ mod keys;
 mod leases;
 mod migrate;
 mod projects;
+mod recordings;
 mod removed;
 mod streams;
 mod tally;
@@ -29,6 +30,7 @@ use weir_shared::id::StreamKey;
 pub use idempotency::Replay;
 pub use keys::NewKey;
 pub use leases::{Claim, Lease};
+pub use recordings::{RecordingRow, RecordingState};
 pub use removed::REMOVED;
 pub use streams::{Listing, Page};
 

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use weir_shared::{
     hls::{
         address::{Address, Object},
-        name::ObjectName,
+        name::{MediaObject, ObjectName},
     },
     hold::{self, Held},
-    id::RenditionName,
+    id::{Epoch, RenditionName, StreamKey},
     serve::{
         Handler, Peer,
         body::Body,
@@ -18,13 +18,15 @@ use weir_shared::{
     },
 };
 
-use super::{media, playlist};
+use super::{media, playlist, vod};
 use crate::{
     live::{
+        lifecycle::State,
         master::{Master, Rendition},
         registry::{Live, Missing, Registry},
     },
     metrics::Metrics,
+    record::shelf::Shelf,
 };
 
 /// How long a request may wait for a stream that is just starting to have its first part.
@@ -34,6 +36,8 @@ const START_HOLD: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct Deliver {
     pub registry: Arc<Registry>,
+    /// Recordings; `None`: this origin has none.
+    pub shelf: Option<Arc<Shelf>>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -41,6 +45,8 @@ pub struct Deliver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     NoSuchObject,
+    NoSuchRecording,
+    StoreDown,
     UnknownStream,
     Offline,
     Starting,
@@ -55,6 +61,17 @@ impl Refusal {
         use StatusCode as S;
         match self {
             Self::NoSuchObject => respond::refusal(S::NOT_FOUND, "not_found", "there is no such object"),
+            Self::NoSuchRecording => respond::refusal(
+                S::NOT_FOUND,
+                "no_such_recording",
+                "there is no such recording, or this is not in it",
+            ),
+            Self::StoreDown => respond::refusal_until(
+                S::SERVICE_UNAVAILABLE,
+                "recordings_unavailable",
+                "recordings can't be read at the moment",
+                2,
+            ),
             Self::UnknownStream => respond::refusal(S::NOT_FOUND, "unknown_stream", "there is no stream with this key"),
             Self::Offline => respond::refusal(S::NOT_FOUND, "stream_offline", "nobody is publishing this stream now"),
             Self::Starting => respond::refusal_until(
@@ -113,22 +130,20 @@ impl Deliver {
             method: &request.method,
             headers: &request.headers,
         };
-        let target = Address::parse(request.uri.path()).ok_or(Refusal::NoSuchObject)?;
-        let live = self.registry.find(&target.key).map_err(|missing| match missing {
+        let Address { key, object } = Address::parse(request.uri.path()).ok_or(Refusal::NoSuchObject)?;
+        let live = self.registry.find(&key).map_err(|missing| match missing {
             Missing::Unknown => Refusal::UnknownStream,
             Missing::Offline => Refusal::Offline,
-        })?;
-        match target.object {
-            Object::Index => {
-                let master = started(live, |master| !master.resilient.is_empty()).await?;
-                Ok(playlist::multivariant(asked, &master.index))
+        });
+        match object {
+            Object::Recorded(recording, object) => {
+                let shelf = self.shelf.as_deref().ok_or(Refusal::NoSuchRecording)?;
+                vod::object(asked, shelf, &key, &recording, &object).await
             }
-            Object::Direct(ObjectName::Multivariant) => {
-                let master = started(live, |master| !master.renditions.is_empty()).await?;
-                Ok(playlist::multivariant(asked, &master.direct))
-            }
+            Object::Index => self.multivariant(asked, &key, live, "").await,
+            Object::Direct(ObjectName::Multivariant) => self.multivariant(asked, &key, live, "../").await,
             Object::Direct(ObjectName::MediaPlaylist(name)) => {
-                let rendition = rendition(live, &name).await?;
+                let rendition = rendition(live?, &name).await?;
                 let _held = self.metrics.hold();
                 playlist::media(asked, request.uri.query(), rendition).await
             }
@@ -137,14 +152,73 @@ impl Deliver {
                 rendition: name,
                 object,
             }) => {
-                if epoch != live.epoch {
-                    return Err(Refusal::NoSuchObject);
-                }
-                let rendition = rendition(live, &name).await?;
-                let _held = self.metrics.hold();
-                media::object(asked, rendition, epoch, object).await
+                let found = self.live_object(asked, live, epoch, &name, object).await;
+                let (Err(refusal), Some(shelf)) = (&found, self.shelf.as_deref()) else {
+                    return found;
+                };
+                // What left memory may be recorded.
+                let gone = matches!(
+                    refusal,
+                    Refusal::NoSuchObject | Refusal::Offline | Refusal::UnknownStream
+                );
+                let recorded = match gone {
+                    true => vod::of_ended_broadcast(asked, shelf, &key, (epoch, &name, object)).await,
+                    false => return found,
+                };
+                recorded.or(found)
             }
         }
+    }
+
+    /// The multivariant playlist of what is live; after the end that of the newest recording. `up` leads from its address
+    /// to `/app/<key>/`.
+    async fn multivariant(
+        &self,
+        asked: Asked<'_>,
+        key: &StreamKey,
+        live: Result<Live, Refusal>,
+        up: &str,
+    ) -> Result<Response<Body>, Refusal> {
+        let is_over = live
+            .as_ref()
+            .map_or(true, |live| live.status.borrow().state == State::Ended);
+        let recorded = match (&self.shelf, is_over) {
+            (Some(shelf), true) => vod::at_live_address(asked, shelf, key, up).await,
+            _ => Err(Refusal::NoSuchRecording),
+        };
+        if recorded.is_ok() {
+            return recorded;
+        }
+        let live = match live {
+            Ok(live) => live,
+            // The store may have what nobody can see now.
+            Err(_) if matches!(recorded, Err(Refusal::StoreDown)) => return recorded,
+            Err(refusal) => return Err(refusal),
+        };
+        // The default playlists are at the stream's own address, the direct ones below it.
+        if up.is_empty() {
+            let master = started(live, |master| !master.resilient.is_empty()).await?;
+            return Ok(playlist::multivariant(asked, &master.index));
+        }
+        let master = started(live, |master| !master.renditions.is_empty()).await?;
+        Ok(playlist::multivariant(asked, &master.direct))
+    }
+
+    async fn live_object(
+        &self,
+        asked: Asked<'_>,
+        live: Result<Live, Refusal>,
+        epoch: Epoch,
+        name: &RenditionName,
+        object: MediaObject,
+    ) -> Result<Response<Body>, Refusal> {
+        let live = live?;
+        if epoch != live.epoch {
+            return Err(Refusal::NoSuchObject);
+        }
+        let rendition = rendition(live, name).await?;
+        let _held = self.metrics.hold();
+        media::object(asked, rendition, epoch, object).await
     }
 }
 

@@ -149,6 +149,8 @@ pub(super) struct Track {
     ended: bool,
     /// Something changed since it was published.
     dirty: bool,
+    /// The next segment holds another publisher's media.
+    new_publisher: bool,
     rates: Rates,
     announced_bitrate: Option<u64>,
     language: Option<Language>,
@@ -194,6 +196,7 @@ impl Track {
             feed: None,
             ended: false,
             dirty: false,
+            new_publisher: false,
             rates: Rates::default(),
             announced_bitrate: start.bitrate,
             language: start.language,
@@ -312,6 +315,7 @@ impl Track {
     /// What follows comes from another publisher: the open segment ends.
     pub(super) fn break_off(&mut self, clock: &ClockMap, metrics: &Metrics) -> Progress {
         self.segmenter.break_off();
+        self.new_publisher = true;
         self.drain(clock, metrics)
     }
 
@@ -350,6 +354,7 @@ impl Track {
                         msn: self.next_msn,
                         pdt: clock.wall(at),
                         discontinuity,
+                        new_publisher: std::mem::take(&mut self.new_publisher),
                         init_index,
                         independent,
                         first_part: self.next_part,

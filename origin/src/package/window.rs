@@ -32,6 +32,8 @@ pub struct Segment {
     /// Wall-clock time of the first sample.
     pub pdt: SystemTime,
     pub discontinuity: bool,
+    /// Another publisher's media begins here. Live players need not know: its timeline goes on.
+    pub new_publisher: bool,
     pub init_index: u32,
     /// It begins with an independent frame.
     pub independent: bool,
@@ -84,6 +86,8 @@ pub struct OpenSegment {
     pub msn: MediaSequence,
     pub pdt: SystemTime,
     pub discontinuity: bool,
+    /// Another publisher's media begins here. Live players need not know: its timeline goes on.
+    pub new_publisher: bool,
     pub init_index: u32,
     pub independent: bool,
     pub first_part: PartNumber,
@@ -96,6 +100,8 @@ pub struct SegmentStart {
     pub msn: MediaSequence,
     pub pdt: SystemTime,
     pub discontinuity: bool,
+    /// Another publisher's media begins here. Live players need not know: its timeline goes on.
+    pub new_publisher: bool,
     pub init_index: u32,
     /// It begins with an independent frame.
     pub independent: bool,
@@ -186,6 +192,7 @@ impl Window {
             msn: start.msn,
             pdt: start.pdt,
             discontinuity: start.discontinuity,
+            new_publisher: start.new_publisher,
             init_index: start.init_index,
             independent: start.independent,
             first_part: start.first_part,
@@ -219,6 +226,7 @@ impl Window {
             duration,
             pdt: open.pdt,
             discontinuity: open.discontinuity,
+            new_publisher: open.new_publisher,
             init_index: open.init_index,
             independent: open.independent,
             first_part: open.first_part,
@@ -235,6 +243,13 @@ impl Window {
     /// Complete segments that the playlist lists, oldest first.
     pub fn listed(&self) -> impl Iterator<Item = &Arc<Segment>> {
         self.kept().skip(self.unlisted)
+    }
+
+    /// Complete segments from `msn` on, listed or only kept, oldest first.
+    pub fn kept_from(&self, msn: MediaSequence) -> impl Iterator<Item = &Arc<Segment>> {
+        let first = self.nth(0).map_or(msn, |s| s.msn);
+        let index = usize::try_from(msn.0.saturating_sub(first.0)).unwrap_or(usize::MAX);
+        (index..self.kept_len()).map_while(|at| self.nth(at))
     }
 
     /// The segment being made.

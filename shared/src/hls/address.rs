@@ -1,9 +1,14 @@
 //! Public request paths of a stream, as both nodes read them.
 
-use super::name::ObjectName;
-use crate::id::StreamKey;
+use std::fmt;
 
-/// `/app/<key>/index.m3u8` or `/app/<key>/d/<object>`.
+use super::name::{MediaObject, ObjectName};
+use crate::id::{RecordingName, StreamKey};
+
+/// File name of a recording's multivariant playlist.
+pub const INDEX: &str = "index.m3u8";
+
+/// `/app/<key>/index.m3u8`, `/app/<key>/d/<object>`, or `/vod/<key>/<recording>/<object>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     pub key: StreamKey,
@@ -13,18 +18,66 @@ pub struct Address {
 /// What of the stream is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Object {
-    /// The default playback address: the multivariant playlist one step above the others.
+    /// The default playback address: the multivariant playlist one step above the others. After the end of the broadcast
+    /// it is that of the newest recording.
     Index,
     Direct(ObjectName),
+    Recorded(RecordingName, VodObject),
+}
+
+/// What of a recording is asked for. Its segments and init sections keep the names they had while they were live.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum VodObject {
+    Index,
+    /// A media playlist, an init section or a segment; nothing else.
+    Named(ObjectName),
+}
+
+impl VodObject {
+    /// Reads a path relative to the recording's directory.
+    pub fn parse(path: &str) -> Option<Self> {
+        if path == INDEX {
+            return Some(Self::Index);
+        }
+        match ObjectName::parse(path)? {
+            ObjectName::Multivariant => None,
+            ObjectName::Media {
+                object: MediaObject::Part(_),
+                ..
+            } => None,
+            name => Some(Self::Named(name)),
+        }
+    }
+
+    /// Never changes once it is there.
+    pub const fn is_immutable(&self) -> bool {
+        matches!(self, Self::Named(ObjectName::Media { .. }))
+    }
+}
+
+impl fmt::Display for VodObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index => f.write_str(INDEX),
+            Self::Named(name) => name.fmt(f),
+        }
+    }
 }
 
 impl Address {
     /// Reads a raw, undecoded path. Nothing that Weir names needs percent-encoding, so an encoded path names nothing and
-    /// each object has one spelling.
+    /// each object has one spelling. Recordings have two: below `/app/<key>/vod/` they are found from the live address.
     pub fn parse(path: &str) -> Option<Self> {
+        if let Some(rest) = path.strip_prefix("/vod/") {
+            let (key, rest) = rest.split_once('/')?;
+            return recorded(key, rest);
+        }
         let (key, rest) = path.strip_prefix("/app/")?.split_once('/')?;
+        if let Some(rest) = rest.strip_prefix("vod/") {
+            return recorded(key, rest);
+        }
         let object = match rest {
-            "index.m3u8" => Object::Index,
+            INDEX => Object::Index,
             _ => Object::Direct(ObjectName::parse(rest.strip_prefix("d/")?)?),
         };
         Some(Self {
@@ -32,6 +85,19 @@ impl Address {
             object,
         })
     }
+}
+
+fn recorded(key: &str, rest: &str) -> Option<Address> {
+    let (recording, object) = rest.split_once('/')?;
+    Some(Address {
+        key: key.parse().ok()?,
+        object: Object::Recorded(recording.parse().ok()?, VodObject::parse(object)?),
+    })
+}
+
+/// The one path that names a recording's object to origins and in caches.
+pub fn vod_path(key: &StreamKey, recording: &RecordingName, object: &VodObject) -> String {
+    format!("/vod/{key}/{recording}/{object}")
 }
 
 #[cfg(test)]
@@ -56,6 +122,36 @@ mod tests {
             "/app/show/index.m3u8/",
             "/app/show/D/llhls.m3u8",
             "//app/show/index.m3u8",
+        ] {
+            assert_eq!(Address::parse(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_recording_is_found_at_its_own_address_and_below_the_live_one() {
+        for object in ["index.m3u8", "video.m3u8", "1z/video/init0.mp4", "1z/video/897.m4s"] {
+            let own = format!("/vod/show/r1/{object}");
+            let address = Address::parse(&own).unwrap();
+            assert_eq!(
+                Address::parse(&format!("/app/show/vod/r1/{object}")),
+                Some(address.clone())
+            );
+            let Object::Recorded(recording, object) = &address.object else {
+                panic!("{address:?}");
+            };
+            assert_eq!(vod_path(&address.key, recording, object), own);
+        }
+        for nothing in [
+            "/vod/show/r1",
+            "/vod/show/r1/",
+            "/vod/show/index.m3u8",
+            "/vod/show/../index.m3u8",
+            "/vod/show/r.1/index.m3u8",
+            "/vod/show/r1/llhls.m3u8",
+            "/vod/show/r1/1z/video/p4.m4s",
+            "/vod/show/r1/recording.json",
+            "/vod/sh/ow/r1/index.m3u8",
+            "/app/show/d/vod/r1/index.m3u8",
         ] {
             assert_eq!(Address::parse(nothing), None, "{nothing}");
         }

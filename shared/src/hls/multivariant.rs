@@ -156,6 +156,27 @@ fn write_variant(out: &mut String, variant: &Variant) {
     push_uri_line(out, &variant.uri);
 }
 
+/// The text of a multivariant playlist for another place: `prefix` is put before every address in it, all of which must
+/// be relative.
+pub fn with_prefix(text: &str, prefix: &str) -> String {
+    const URI: &str = "URI=\"";
+    let mut out = String::with_capacity(text.len() + 16 * prefix.len());
+    for line in text.lines() {
+        match line.split_once(URI) {
+            Some((before, after)) if line.starts_with('#') => {
+                let _ = writeln!(out, "{before}{URI}{prefix}{after}");
+            }
+            None if !line.is_empty() && !line.starts_with('#') => {
+                let _ = writeln!(out, "{prefix}{line}");
+            }
+            _ => {
+                let _ = writeln!(out, "{line}");
+            }
+        }
+    }
+    out
+}
+
 /// Reads a multivariant playlist.
 pub fn parse(text: &str) -> Result<Multivariant, ParseError> {
     let mut reader = Reader::default();

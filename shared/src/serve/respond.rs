@@ -269,8 +269,9 @@ fn matches_any(header: Option<&HeaderValue>, etag: &HeaderValue) -> bool {
         .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).as_bytes() == etag.as_bytes())
 }
 
-#[derive(Debug, PartialEq)]
-enum Requested {
+/// What a `Range` header asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Requested {
     /// No range that is understood: the whole object (RFC 9110 section 14.2).
     Whole,
     Bytes {
@@ -280,7 +281,8 @@ enum Requested {
     Unsatisfiable,
 }
 
-fn byte_range(header: &HeaderValue, length: u64) -> Requested {
+/// Reads a `Range` header for an object of this length: one range of bytes (RFC 9110 section 14.2).
+pub fn byte_range(header: &HeaderValue, length: u64) -> Requested {
     let parsed = header
         .to_str()
         .ok()

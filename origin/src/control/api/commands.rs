@@ -9,7 +9,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     ApiState,
     extract::{Caller, OfStream, OptionalJson},
-    problem::{Problem, ReadProblems, WriteProblems},
+    problem::{Problem, WriteProblems},
+    recordings::not_live_here,
     streams::answer,
     view::StreamView,
 };
@@ -25,8 +26,6 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(go_live))
         .routes(routes!(start_broadcasting))
         .routes(routes!(stop_broadcasting))
-        .routes(routes!(start_recording))
-        .routes(routes!(stop_recording))
         .routes(routes!(health))
 }
 
@@ -102,7 +101,7 @@ struct GoLive {
     /// Show the stream to viewers.
     #[schema(default = true)]
     start_hls: bool,
-    /// Record it. This server has no recordings yet: true is answered with 501.
+    /// Record it, from now on. True is answered with 409 unless the stream is live on the node that is asked.
     #[schema(default = false)]
     start_recording: bool,
 }
@@ -116,8 +115,6 @@ impl Default for GoLive {
     }
 }
 
-const NO_RECORDINGS: &str = "recordings are not part of this server yet";
-
 /// Let viewers see a stream that is being pushed
 ///
 /// Calling it again changes nothing.
@@ -127,7 +124,6 @@ const NO_RECORDINGS: &str = "recordings are not part of this server yet";
     request_body = Option<GoLive>,
     responses(
         (status = 200, description = "The stream, broadcasting", body = StreamView),
-        (status = 501, description = "No recordings yet", body = Problem, content_type = "application/problem+json"),
         WriteProblems,
     ),
 )]
@@ -141,7 +137,9 @@ async fn go_live(
     let wanted = wanted.unwrap_or_default();
     let stream = api.control.stream(&of.project, &of.id).await?;
     if wanted.start_recording {
-        return Err(Problem::not_implemented(NO_RECORDINGS));
+        caller.may_in(&of.project, Scope::Vod)?;
+        let started = api.control.node().start_recording(&stream.key);
+        started.ok_or_else(|| not_live_here(&stream))?;
     }
     if wanted.start_hls {
         return command(&api, &caller, &of, Event::StartBroadcasting).await;
@@ -171,42 +169,6 @@ async fn stop_broadcasting(caller: Caller, of: OfStream, State(api): State<ApiSt
     command(&api, &caller, &of, Event::StopBroadcasting).await
 }
 
-async fn no_recordings(caller: &Caller, of: &OfStream, api: &ApiState) -> Problem {
-    if let Err(problem) = caller.may_in(&of.project, Scope::Vod) {
-        return problem;
-    }
-    match api.control.stream(&of.project, &of.id).await {
-        Ok(_) => Problem::not_implemented(NO_RECORDINGS),
-        Err(refused) => refused.into(),
-    }
-}
-
-/// Start recording (not there yet)
-#[utoipa::path(
-    post, path = "/v1/projects/{project}/streams/{stream}/start-recording", tag = "recording", operation_id = "startRecording",
-    params(("project" = String, Path, description = "Project"), ("stream" = String, Path, description = "Stream id")),
-    responses(
-        (status = 501, description = "No recordings yet", body = Problem, content_type = "application/problem+json"),
-        ReadProblems,
-    ),
-)]
-async fn start_recording(caller: Caller, of: OfStream, State(api): State<ApiState>) -> Problem {
-    no_recordings(&caller, &of, &api).await
-}
-
-/// Stop recording (not there yet)
-#[utoipa::path(
-    post, path = "/v1/projects/{project}/streams/{stream}/stop-recording", tag = "recording", operation_id = "stopRecording",
-    params(("project" = String, Path, description = "Project"), ("stream" = String, Path, description = "Stream id")),
-    responses(
-        (status = 501, description = "No recordings yet", body = Problem, content_type = "application/problem+json"),
-        ReadProblems,
-    ),
-)]
-async fn stop_recording(caller: Caller, of: OfStream, State(api): State<ApiState>) -> Problem {
-    no_recordings(&caller, &of, &api).await
-}
-
 /// How the push is doing
 ///
 /// Answers 409 unless the stream is live on the node that is asked.
@@ -218,13 +180,6 @@ async fn stop_recording(caller: Caller, of: OfStream, State(api): State<ApiState
 async fn health(caller: Caller, of: OfStream, State(api): State<ApiState>) -> Result<axum::Json<Health>, Problem> {
     caller.may_in(&of.project, Scope::StreamsRead)?;
     let stream = api.control.stream(&of.project, &of.id).await?;
-    api.control.node().health(&stream.key).map(axum::Json).ok_or_else(|| {
-        Problem::conflict(
-            "illegal-state",
-            format!(
-                "nothing is pushed to this node: the stream is {}",
-                stream.status().as_str()
-            ),
-        )
-    })
+    let health = api.control.node().health(&stream.key);
+    health.map(axum::Json).ok_or_else(|| not_live_here(&stream))
 }

@@ -18,7 +18,11 @@ use utoipa::{
     openapi::{ContentBuilder, RefOr, ResponseBuilder, schema::Ref},
 };
 
-use crate::control::{model::Scope, service::Refused, store::StoreError};
+use crate::control::{
+    model::{DVR_SECONDS_MIN, Scope},
+    service::Refused,
+    store::StoreError,
+};
 
 pub(crate) const PROBLEM_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -167,12 +171,12 @@ impl Problem {
         )
     }
 
-    pub fn not_implemented(detail: &str) -> Self {
+    pub fn unsatisfiable_range(length: u64) -> Self {
         Self::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "not-implemented",
-            "This server can't do that yet",
-            detail.to_owned(),
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "range",
+            "The range starts past the end",
+            format!("the file has {length} bytes"),
         )
     }
 
@@ -212,6 +216,11 @@ impl From<Refused> for Problem {
                 problem.kind = "urn:weir:problem:over-plan".to_owned();
                 problem.title = "The project's plan does not allow this".to_owned();
                 problem.errors = vec![FieldError::new(field, &format!("at most {limit}"))];
+                if field == "dvrDuration" {
+                    // Whatever the plan, there is a shortest and a longest: too long is as wrong as too short.
+                    problem.status = StatusCode::UNPROCESSABLE_ENTITY.as_u16();
+                    problem.errors = vec![FieldError::new(field, &format!("{DVR_SECONDS_MIN} to {limit} seconds"))];
+                }
                 problem
             }
             Refused::IdempotencyReused => Self::invalid(vec![FieldError::new(

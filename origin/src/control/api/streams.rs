@@ -48,7 +48,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 pub(super) fn answer(api: &ApiState, caller: &Caller, status: StatusCode, stream: &Stream) -> Response {
     let secrets = caller.0.allows(Scope::StreamsWrite);
     let viewers = api.control.viewers.of(&stream.key, Instant::now());
-    let view = StreamView::of(stream, &api.addresses.current(), viewers, secrets);
+    let view = StreamView::of(stream, &api.addresses.current(), viewers, secrets).with_recording(api.control.node());
     let mut response = (status, Json(view)).into_response();
     if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", stream.version)) {
         response.headers_mut().insert(ETAG, tag);
@@ -214,7 +214,8 @@ async fn list(
     let secrets = caller.0.allows(Scope::StreamsWrite);
     let addresses = api.addresses.current();
     let viewers = |stream: &Stream| api.control.viewers.of(&stream.key, Instant::now());
-    let view = |stream| StreamView::of(stream, &addresses, viewers(stream), secrets);
+    let view =
+        |stream| StreamView::of(stream, &addresses, viewers(stream), secrets).with_recording(api.control.node());
     Ok(Json(StreamList {
         items: page.items.iter().map(view).collect(),
         total: page.total,

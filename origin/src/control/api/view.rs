@@ -12,6 +12,7 @@ use crate::control::{
     addresses::Addresses,
     lifecycle::{Millis, Status},
     model::{OnRotate, Protocol, Quality, RecordType, Stream},
+    node::Node,
 };
 
 /// A stream.
@@ -178,6 +179,17 @@ impl StreamView {
             created_at: timestamp(stream.created_at),
             updated_at: timestamp(stream.updated_at),
         }
+    }
+}
+
+impl StreamView {
+    /// What is being recorded on the node that is asked.
+    #[must_use]
+    pub fn with_recording(mut self, node: &dyn Node) -> Self {
+        let recording = self.stream_key.parse().ok().and_then(|key| node.recording(&key));
+        self.recording = recording.is_some();
+        self.recording_duration = recording.map_or(0.0, |recording| recording.duration.as_secs_f64());
+        self
     }
 }
 

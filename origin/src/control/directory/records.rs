@@ -21,7 +21,9 @@ pub(super) async fn read(store: &Store, keys: &[StreamKey], now: Millis) -> Resu
     }
     let places: Vec<_> = (2..keys.len() + 2).map(|n| format!("${n}")).collect();
     let sql = format!(
-        "SELECT s.doc, np.url AS primary_url, nb.url AS backup_url FROM streams s \
+        "SELECT s.doc, np.url AS primary_url, nb.url AS backup_url, \
+         (SELECT MAX(r.name) FROM recordings r WHERE r.stream_key = s.stream_key AND r.state <> 'deleting') AS recording \
+         FROM streams s \
          LEFT JOIN slot_leases p ON p.stream_key = s.stream_key AND p.slot = 'primary' AND p.expires_at > $1 \
          LEFT JOIN slot_leases b ON b.stream_key = s.stream_key AND b.slot = 'backup' AND b.expires_at > $1 \
          LEFT JOIN nodes np ON np.name = p.owner LEFT JOIN nodes nb ON nb.name = b.owner \
@@ -33,13 +35,53 @@ pub(super) async fn read(store: &Store, keys: &[StreamKey], now: Millis) -> Resu
         query = query.bind(key.as_str().to_owned());
     }
     let rows = query.fetch_all(store.reader()).await?;
-    rows.iter().map(record).collect()
+    let mut records: Vec<StreamRecord> = rows.iter().map(record).collect::<Result<_, _>>()?;
+    let removed: Vec<&StreamKey> = keys
+        .iter()
+        .filter(|key| !records.iter().any(|record| record.key == **key))
+        .collect();
+    for key in removed {
+        records.extend(of_removed(store, key).await?);
+    }
+    Ok(records)
+}
+
+/// The record of a stream that is gone and has recordings: they stay playable, under the rules that held at its end.
+async fn of_removed(store: &Store, key: &StreamKey) -> Result<Option<StreamRecord>, StoreError> {
+    let row = sqlx::query(
+        "SELECT name, changed_at, signed, playback_secret FROM recordings WHERE stream_key = $1 \
+         AND state <> 'deleting' ORDER BY name DESC LIMIT 1",
+    )
+    .bind(key.as_str().to_owned())
+    .fetch_optional(store.reader())
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let signed: i64 = row.try_get("signed")?;
+    let secret: String = row.try_get("playback_secret")?;
+    Ok(Some(StreamRecord {
+        key: key.clone(),
+        version: RecordVersion {
+            changed_at: row.try_get("changed_at")?,
+            number: 0,
+        },
+        status: Status::Disabled,
+        active: false,
+        backstage: false,
+        origins: Origins::default(),
+        signed_playback: signed != 0,
+        playback_secrets: vec![PlaybackSecret::new(secret)],
+        limits: Limits::default(),
+        recording: Some(row.try_get("name")?),
+    }))
 }
 
 fn record(row: &AnyRow) -> Result<StreamRecord, StoreError> {
     let doc: String = row.try_get("doc")?;
     let owners = owners(row.try_get("primary_url")?, row.try_get("backup_url")?);
-    Ok(of(&serde_json::from_str(&doc)?, owners))
+    Ok(StreamRecord {
+        recording: row.try_get("recording")?,
+        ..of(&serde_json::from_str(&doc)?, owners)
+    })
 }
 
 /// Who has the media, from who owns which slot: often one origin has both.

@@ -107,6 +107,8 @@ pub struct RecordingCompleted {
     pub recording: String,
     pub duration_ms: u64,
     pub bytes: u64,
+    /// Where it is watched.
+    pub url: String,
 }
 
 /// `recording.failed`
@@ -114,6 +116,9 @@ pub struct RecordingCompleted {
 #[serde(rename_all = "camelCase")]
 pub struct RecordingFailed {
     pub recording: String,
+    /// What there is of it; it stays playable.
+    pub duration_ms: u64,
+    pub bytes: u64,
     /// For people.
     pub message: String,
 }

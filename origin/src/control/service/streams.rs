@@ -216,6 +216,7 @@ impl Control {
             self.command(project, id, Event::Delete).await?;
             let mut tx = self.store.begin().await?;
             let stream = tx.stream(project, id).await?.ok_or(Refused::NoStream)?;
+            tx.keep_recordings_of(&stream, now()).await?;
             match tx.remove_stream(&stream, now()).await {
                 Err(StoreError::Conflict | StoreError::Busy) if attempt < ATTEMPTS => continue,
                 other => other?,

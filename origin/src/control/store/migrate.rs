@@ -22,6 +22,11 @@ const STEPS: &[(i64, &str, &str)] = &[
         "slot leases",
         include_str!("../../../migrations/0005_slot_leases.sql"),
     ),
+    (
+        20,
+        "recordings",
+        include_str!("../../../migrations/0020_recordings.sql"),
+    ),
     (50, "events", include_str!("../../../migrations/0050_events.sql")),
     (51, "webhooks", include_str!("../../../migrations/0051_webhooks.sql")),
     (52, "nodes", include_str!("../../../migrations/0052_nodes.sql")),

@@ -1,0 +1,76 @@
+//! Recordings: objects that never change, fetched once however many watch, and gone as soon as their recording is.
+//!
+//! Before this: `handle.rs`. After this: `cache.rs`; the origin reads the object store.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Response, StatusCode};
+use weir_shared::{
+    hls::{
+        address::{VodObject, vod_path},
+        name::ObjectName,
+    },
+    id::{RecordingName, StreamKey},
+    serve::{
+        body::Body,
+        respond::{self, Asked},
+    },
+};
+
+use crate::{
+    cache::{Absent, Entry, Kind, Store},
+    refusal::Refusal,
+};
+
+/// What ends the media playlist of a finished recording.
+const END: &[u8] = b"#EXT-X-ENDLIST\n";
+/// It changes only by being deleted.
+const FINAL_PLAYLIST: HeaderValue = HeaderValue::from_static("public, max-age=60");
+const GROWING_PLAYLIST: HeaderValue = HeaderValue::from_static("public, max-age=1");
+
+/// An object of a recording, whichever of its two addresses it was asked for by. `children`: where those of its
+/// multivariant playlist are for this viewer alone.
+pub(crate) async fn object(
+    asked: Asked<'_>,
+    store: &Arc<Store>,
+    key: &StreamKey,
+    recording: &RecordingName,
+    object: &VodObject,
+    children: Option<&str>,
+) -> Result<Response<Body>, Refusal> {
+    let path = vod_path(key, recording, object);
+    if object.is_immutable() {
+        exists(store, key, recording).await?;
+        let entry = store.get(&path, Kind::Unlisted).await?;
+        return Ok(super::handle::stored(asked, &entry));
+    }
+    let entry = store.get(&path, Kind::Multivariant).await?;
+    if let (VodObject::Index, Some(children)) = (object, children) {
+        return Ok(super::handle::personal(asked, &entry, children));
+    }
+    let lifetime = match object {
+        VodObject::Index | VodObject::Named(ObjectName::Multivariant) => respond::MULTIVARIANT_LIFETIME,
+        VodObject::Named(_) if entry.body.ends_with(END) => FINAL_PLAYLIST,
+        VodObject::Named(_) => GROWING_PLAYLIST,
+    };
+    Ok(playlist(asked, &entry, lifetime))
+}
+
+/// Refuses objects of a recording that was deleted, even those that this edge still holds.
+async fn exists(store: &Arc<Store>, key: &StreamKey, recording: &RecordingName) -> Result<(), Refusal> {
+    let index = vod_path(key, recording, &VodObject::Index);
+    match store.get(&index, Kind::Multivariant).await {
+        Err(absent @ Absent::Refused { status, .. }) if status == StatusCode::NOT_FOUND => Err(absent.into()),
+        // An origin that can't be asked has not deleted anything.
+        _ => Ok(()),
+    }
+}
+
+fn playlist(asked: Asked<'_>, entry: &Entry, lifetime: HeaderValue) -> Response<Body> {
+    let compressed = asked.gzip();
+    let body = match compressed {
+        true => entry.gzipped(),
+        false => entry.body.clone(),
+    };
+    super::handle::aged(respond::playlist(asked, body, compressed, lifetime), entry.fetched)
+}
