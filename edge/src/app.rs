@@ -11,7 +11,13 @@ use weir_shared::{
 };
 
 use crate::{
-    cache::Store, config::Config, directory::Directory, handle, live::followers::Followers, metrics::Metrics,
+    cache::Store,
+    config::Config,
+    directory::Directory,
+    handle,
+    live::followers::Followers,
+    metrics::Metrics,
+    route::{Route, routes::Routes},
     upstream::Upstream,
 };
 
@@ -57,7 +63,13 @@ impl Edge {
             Some(directory) => Some(Directory::new(directory, metrics.clone()).context("directory")?),
             None => None,
         };
-        let upstream = Arc::new(Upstream::new(&config.origins, directory.clone(), metrics.clone()));
+        let upstream = Arc::new(Upstream::new(
+            &config.parents,
+            &config.origins,
+            directory.clone(),
+            None,
+            metrics.clone(),
+        )?);
         let store = Store::new(
             config.cache.max_bytes.0,
             upstream.clone(),
@@ -67,6 +79,18 @@ impl Edge {
         let followers = Followers::new(
             config.follow.idle.0,
             config.follow.max_renditions,
+            upstream.clone(),
+            store.clone(),
+            metrics.clone(),
+            stop.clone(),
+        );
+        let routes = config
+            .routes
+            .iter()
+            .map(|route| Route::new(route, &upstream).map(Arc::new));
+        let routes = Routes::new(
+            routes.collect::<anyhow::Result<_>>()?,
+            (config.follow.idle.0, config.follow.max_renditions),
             upstream,
             store.clone(),
             metrics.clone(),
@@ -74,6 +98,7 @@ impl Edge {
         );
         let handler = handle::Edge {
             followers,
+            routes,
             store,
             directory: directory.clone(),
             metrics,

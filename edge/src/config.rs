@@ -1,5 +1,7 @@
 //! The edge's configuration: what `config/edge.yaml` explains key by key.
 
+mod routes;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -8,6 +10,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use weir_shared::config::{ByteSize, Fault, HumanDuration, Secret, Validate};
+
+pub use routes::{QueryRule, Route, upstream_parts};
 
 /// Everything an edge needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,6 +24,10 @@ pub struct Config {
     pub admin: Listen,
     /// Base addresses of origins, asked in this order: `http://10.0.0.5:8081`.
     pub origins: Vec<String>,
+    /// Base addresses of parent edges, asked before any origin.
+    pub parents: Vec<String>,
+    /// Prefixes that belong to somebody else's origin.
+    pub routes: Vec<Route>,
     /// Streams as the fleet's control plane knows them. Left out: every stream is asked of `origins`.
     pub directory: Option<Directory>,
     pub cache: Cache,
@@ -99,6 +107,8 @@ impl Default for Config {
             }),
             admin: Listen { listen: local(9080) },
             origins: vec!["http://127.0.0.1:8081".to_owned()],
+            parents: Vec::new(),
+            routes: Vec::new(),
             directory: None,
             cache: Cache::default(),
             follow: Follow::default(),
@@ -162,10 +172,11 @@ impl Validate for Config {
                 .strip_prefix("http://")
                 .is_some_and(|rest| rest.parse::<http::uri::Authority>().is_ok())
         };
+        let elsewhere = !self.routes.is_empty() || !self.parents.is_empty();
         expect(
-            !self.origins.is_empty() && self.origins.len() <= 16 && self.origins.iter().all(base),
+            (elsewhere || !self.origins.is_empty()) && self.origins.len() <= 16 && self.origins.iter().all(base),
             "origins",
-            "1 to 16 addresses like http://10.0.0.5:8081, without a path",
+            "1 to 16 addresses like http://10.0.0.5:8081, without a path (none where there are parents or routes)",
         );
         if let Some(directory) = &self.directory {
             let base = |origin: &String| {
@@ -207,6 +218,13 @@ impl Validate for Config {
             "max_connections",
             "1 to 1000000",
         );
+        let base = |parent: &String| upstream_parts(parent).is_some_and(|(_, path)| path.is_empty());
+        expect(
+            self.parents.len() <= 16 && self.parents.iter().all(base),
+            "parents",
+            "at most 16 addresses like https://10.0.0.6:8443, without a path",
+        );
+        routes::validate(&self.routes, &mut faults);
         faults
     }
 }

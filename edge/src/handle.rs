@@ -4,15 +4,15 @@
 //! Before this: `weir_shared::serve` (sockets). After this: `directory.rs` (streams), `live/hold.rs` (playlists), `live/view.rs` and `cache.rs`
 //! (objects), `weir_shared::serve::respond` (headers).
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{HeaderValue, Method, Response, header, request::Parts};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use weir_shared::{
     hls::{
         address::{Address, Object},
         name::{MediaObject, ObjectName},
-        position::{PartVerdict, Want, answer_part},
+        position::{PartNumber, PartVerdict, Want, answer_part},
         reload::{Reload, Skip},
     },
     id::{Epoch, RenditionName, StreamKey},
@@ -27,19 +27,23 @@ use crate::{
     cache::{self, Entry, Kind, Store},
     directory::Directory,
     live::{
+        Moment as _,
         followers::Followers,
-        hold::{self, HOLD_TARGET_DURATIONS},
+        hold::{self, Fate, HOLD_TARGET_DURATIONS},
         view::View,
     },
     metrics::Metrics,
     player,
     refusal::Refusal,
+    route::routes::Routes,
+    upstream::Resource,
 };
 
 /// The edge's public side.
 #[derive(Clone)]
 pub struct Edge {
     pub followers: Arc<Followers>,
+    pub routes: Arc<Routes>,
     pub store: Arc<Store>,
     /// `None`: every stream is let in that an origin has.
     pub directory: Option<Arc<Directory>>,
@@ -81,6 +85,9 @@ impl Edge {
             headers: &request.headers,
         };
         let path = request.uri.path();
+        if let Some(route) = self.routes.find(path) {
+            return self.routes.answer(route, request).await;
+        }
         if let Some(page) = player::respond(asked, path) {
             return Ok(page);
         }
@@ -155,7 +162,7 @@ impl Edge {
         match object {
             MediaObject::Part(number) => match answer_part(&view.edge, number) {
                 PartVerdict::Absent => return Err(Refusal::NoSuchObject),
-                PartVerdict::Wait => return self.hinted_part(asked, path, &view).await,
+                PartVerdict::Wait => return self.hinted_part(asked, path, (key, rendition), &view, number).await,
                 PartVerdict::Lookup => {
                     if let Some(entry) = view.part(number) {
                         return Ok(stored(asked, entry));
@@ -178,11 +185,27 @@ impl Edge {
 
     /// The part that comes next: held until its bytes are here. The follower has asked for it already; all who wait
     /// share that fetch.
-    async fn hinted_part(&self, asked: Asked<'_>, path: &str, view: &View) -> Result<Response<Body>, Refusal> {
+    async fn hinted_part(
+        &self,
+        asked: Asked<'_>,
+        path: &str,
+        (key, rendition): (&StreamKey, &RenditionName),
+        view: &View,
+        number: PartNumber,
+    ) -> Result<Response<Body>, Refusal> {
         let _held = self.metrics.hold();
-        let longest: Duration = view.target_duration() * HOLD_TARGET_DURATIONS;
-        let fetched = timeout(longest, self.store.get(path, Kind::Listed)).await;
-        let entry = fetched.map_err(|_| Refusal::HeldTooLong)??;
+        let watched = self
+            .followers
+            .watched(key, rendition)
+            .ok_or(Refusal::OriginUnreachable)?;
+        let fate = |newest: &View| match answer_part(&newest.edge, number) {
+            _ if newest.epoch != view.epoch => Fate::Never,
+            PartVerdict::Wait => Fate::Coming,
+            PartVerdict::Lookup => Fate::Listed,
+            PartVerdict::Absent => Fate::Never,
+        };
+        let longest = view.target_duration() * HOLD_TARGET_DURATIONS;
+        let entry = hold::part(watched, &self.store, &Resource::own(path), fate, longest).await?;
         Ok(stored(asked, &entry))
     }
 }

@@ -12,6 +12,7 @@ pub mod live;
 pub mod metrics;
 pub mod player;
 pub mod refusal;
+pub mod route;
 pub mod upstream;
 
 pub use app::Edge;

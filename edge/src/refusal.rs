@@ -28,6 +28,8 @@ pub enum Refusal {
     HeldTooLong,
     /// The origin's fault: it has not been heard of for too long.
     OriginUnreachable,
+    /// The fault of a route's upstream: its playlist can't be read.
+    UnreadableUpstream,
     /// Ours: a limit is reached.
     Busy,
     /// Ours: this edge is shutting down.
@@ -93,6 +95,7 @@ impl Refusal {
                 "nothing new came from the origin within three target durations",
             ),
             Self::OriginUnreachable => passing("origin_unreachable", "no origin answered in time"),
+            Self::UnreadableUpstream => passing("unreadable_upstream", "the origin's playlist can't be read"),
             Self::Busy => passing("busy", "this edge is at one of its limits"),
             Self::Ending => passing("draining", "this edge is ending"),
             Self::Origin {
@@ -120,6 +123,7 @@ mod tests {
         for (refusal, status) in [
             (Refusal::HeldTooLong, 503),
             (Refusal::OriginUnreachable, 503),
+            (Refusal::UnreadableUpstream, 503),
             (Refusal::Busy, 503),
             (Refusal::Ending, 503),
             (Refusal::DirectoryUnavailable, 503),

@@ -3,9 +3,11 @@
 
 mod coalesce;
 mod cut;
+mod foreign;
 mod origin;
 mod outage;
 mod relay;
+mod routes;
 mod site;
 mod tls;
 mod unknown;
