@@ -9,6 +9,7 @@ use weir_origin::ingest::{
         amf0,
         chunk::{ChunkError, ChunkReader, Message},
         command,
+        session::{Session, Step},
     },
     timeline::Timeline,
 };
@@ -78,4 +79,71 @@ pub(super) fn flv(mut bytes: &[u8]) -> Result<Vec<Unit>, FlvError> {
         }
     }
     Ok(units)
+}
+
+/// Bytes of C0, C1 and C2, which come before anything that a fuzzer could shape.
+pub(super) const HANDSHAKE_BYTES: usize = 1 + 2 * 1536;
+
+/// What became of a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Dialogue {
+    /// Steps in their order: `c`onnect, `p`ublish, `e`vent, `d`ropped.
+    pub steps: String,
+    /// Why it ended, as the metric names it. `None`: it waits for more.
+    pub end: Option<&'static str>,
+    /// What the encoder was told, farewell included.
+    pub replied: Vec<u8>,
+}
+
+/// All that a connection sends after its handshake; everybody is let in. It ends the same however the bytes arrive.
+pub(super) fn session(bytes: &[u8]) -> Dialogue {
+    let whole = dialogue(bytes, bytes.len());
+    let pieces = dialogue(bytes, 13);
+    assert_eq!((&pieces.steps, pieces.end), (&whole.steps, whole.end));
+    whole
+}
+
+fn dialogue(bytes: &[u8], piece: usize) -> Dialogue {
+    let now = Instant::now();
+    let mut session = Session::new();
+    let mut input = BytesMut::zeroed(HANDSHAKE_BYTES);
+    input[0] = 3;
+    let mut dialogue = Dialogue {
+        steps: String::new(),
+        end: None,
+        replied: Vec::new(),
+    };
+    for piece in std::iter::once(&[][..]).chain(bytes.chunks(piece.max(1))) {
+        input.extend_from_slice(piece);
+        loop {
+            match session.next(&mut input, now) {
+                Ok(Some(Step::Connect { .. })) => {
+                    dialogue.steps.push('c');
+                    session.welcome();
+                }
+                Ok(Some(Step::Publish { .. })) => {
+                    dialogue.steps.push('p');
+                    session.accept();
+                }
+                Ok(Some(Step::Event { .. })) => dialogue.steps.push('e'),
+                Ok(Some(Step::Dropped { .. })) => dialogue.steps.push('d'),
+                Ok(None) => break,
+                Err(end) => {
+                    session.farewell(&end);
+                    dialogue.end = Some(end.as_str());
+                    break;
+                }
+            }
+        }
+        match session.take_replies() {
+            Ok(replies) => dialogue.replied.extend_from_slice(&replies),
+            Err(end) => dialogue.end = dialogue.end.or(Some(end.as_str())),
+        }
+        if dialogue.end.is_some() {
+            break;
+        }
+    }
+    let order = dialogue.steps.trim_end_matches(['e', 'd']);
+    assert!("cp".starts_with(order), "{}", dialogue.steps);
+    dialogue
 }

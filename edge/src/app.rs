@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_shared::{
     metrics::Admin,
-    serve::{drain::Drain, tcp, tls},
+    serve::{door::Door, drain::Drain, tcp},
 };
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     directory::Directory,
     handle,
+    listen::{self, Secure},
     live::followers::Followers,
     metrics::Metrics,
     route::{Route, routes::Routes},
@@ -40,24 +41,23 @@ pub struct Edge {
 impl Edge {
     /// Binds every port, then starts. Nothing runs if a port can't be bound or a certificate can't be read.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let prometheus = prometheus::Registry::new();
+        let metrics = Arc::new(Metrics::new(&prometheus)?);
+        let limits = tcp::Limits {
+            connections: config.max_connections,
+            ..tcp::Limits::default()
+        };
+        let door = Door::counting(limits, Some(metrics.shed.clone()));
         let http = match &config.http {
-            Some(http) => Some(bind(http.listen, "http.listen").await?),
+            Some(http) => Some(listen::bind(http.listen, "http.listen", None)?),
             None => None,
         };
         let https = match &config.https {
-            Some(https) => {
-                let tls = match (&https.certificate, &https.key) {
-                    (Some(certificate), Some(key)) => tls::from_files(certificate, key)?,
-                    _ => tls::self_signed(&["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])?,
-                };
-                Some((bind(https.listen, "https.listen").await?, tls))
-            }
+            Some(https) => Some(Secure::bind(https, &door)?),
             None => None,
         };
-        let admin = bind(config.admin.listen, "admin.listen").await?;
+        let admin = listen::bind(config.admin.listen, "admin.listen", None)?;
 
-        let prometheus = prometheus::Registry::new();
-        let metrics = Arc::new(Metrics::new(&prometheus)?);
         let stop = CancellationToken::new();
         let directory = match &config.directory {
             Some(directory) => Some(Directory::new(directory, metrics.clone()).context("directory")?),
@@ -103,37 +103,36 @@ impl Edge {
             directory: directory.clone(),
             metrics,
         };
-        let limits = tcp::Limits {
-            connections: config.max_connections,
-            ..tcp::Limits::default()
-        };
         let drain = Drain::new();
         let tasks = TaskTracker::new();
         let started = Self {
             http: http.as_ref().map(TcpListener::local_addr).transpose()?,
-            https: https.as_ref().map(|(l, _)| l.local_addr()).transpose()?,
+            https: https.as_ref().map(Secure::addr).transpose()?,
             admin: admin.local_addr()?,
             drain: drain.clone(),
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
         if let Some(directory) = directory {
-            tokio::spawn(directory.follow(stop));
+            tokio::spawn(directory.follow(stop.clone()));
         }
         if let Some(listener) = http {
-            tasks.spawn(tcp::serve(
+            let (door, handler, drain) = (door.clone(), handler.clone(), drain.clone());
+            tasks.spawn(tcp::serve_through(
+                door,
                 listener,
                 None,
-                limits.clone(),
-                handler.clone(),
-                drain.clone(),
+                tcp::Options::default(),
+                handler,
+                drain,
             ));
         }
-        if let Some((listener, tls)) = https {
-            tasks.spawn(tcp::serve(listener, Some(tls), limits.clone(), handler, drain.clone()));
+        if let (Some(secure), Some(https)) = (https, config.https.clone()) {
+            tokio::spawn(listen::follow_files(https, secure.certificates(), stop.clone()));
+            secure.serve(&tasks, &door, &handler, &drain)?;
         }
         let admin_side = Admin::new(prometheus, drain.clone());
-        tasks.spawn(tcp::serve(admin, None, limits, admin_side, drain));
+        tasks.spawn(tcp::serve(admin, None, tcp::Limits::default(), admin_side, drain));
         tasks.close();
         tracing::info!(http = ?started.http, https = ?started.https, admin = %started.admin, "edge is ready");
         Ok(started)
@@ -159,10 +158,4 @@ impl Drop for Edge {
         self.drain.start();
         self.stop.cancel();
     }
-}
-
-async fn bind(at: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(at)
-        .await
-        .with_context(|| format!("{key}: can't listen on {at} (is another program using this port?)"))
 }

@@ -19,7 +19,7 @@ pub use routes::{QueryRule, Route, upstream_parts};
 pub struct Config {
     /// Plain HTTP/1.1 and HTTP/2.
     pub http: Option<Listen>,
-    /// HTTP/1.1 and HTTP/2 over TLS.
+    /// HTTP/1.1 and HTTP/2 over TLS, HTTP/3 over QUIC.
     pub https: Option<Https>,
     pub admin: Listen,
     /// Base addresses of origins, asked in this order: `http://10.0.0.5:8081`.
@@ -53,6 +53,44 @@ pub struct Https {
     pub certificate: Option<PathBuf>,
     #[serde(default)]
     pub key: Option<PathBuf>,
+    /// For further names; clients get the one made for the name they ask for.
+    #[serde(default)]
+    pub certificates: Vec<CertificateFiles>,
+    /// HTTP/3 on the UDP port of the same number.
+    #[serde(default = "on")]
+    pub http3: bool,
+    /// The UDP port as clients see it, where it is not the one listened on.
+    #[serde(default)]
+    pub http3_port: Option<u16>,
+    /// The kernel's name of the congestion control for TCP: `bbr`. `None`: the system's.
+    #[serde(default)]
+    pub congestion: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+fn on() -> bool {
+    true
+}
+
+impl Https {
+    /// At this address, with a self-signed certificate.
+    pub fn self_signed(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            certificate: None,
+            key: None,
+            certificates: Vec::new(),
+            http3: true,
+            http3_port: None,
+            congestion: None,
+        }
+    }
 }
 
 /// Where this edge learns of streams.
@@ -100,11 +138,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             http: Some(Listen { listen: local(8080) }),
-            https: Some(Https {
-                listen: local(8443),
-                certificate: None,
-                key: None,
-            }),
+            https: Some(Https::self_signed(local(8443))),
             admin: Listen { listen: local(9080) },
             origins: vec!["http://127.0.0.1:8081".to_owned()],
             parents: Vec::new(),

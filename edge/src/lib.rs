@@ -8,10 +8,12 @@ pub mod cache;
 pub mod config;
 pub mod directory;
 pub mod handle;
+pub mod listen;
 pub mod live;
 pub mod metrics;
 pub mod player;
 pub mod refusal;
+pub mod reload;
 pub mod route;
 pub mod upstream;
 

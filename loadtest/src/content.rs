@@ -24,6 +24,9 @@ use crate::{
     stamp::{self, Identity, STAMP_BYTES},
 };
 
+/// Streams are spread over at most so many phases of the part grid: real broadcasts do not tick in step.
+const MAX_PHASES: u32 = 50;
+
 /// What to make up.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
@@ -77,6 +80,10 @@ impl Shape {
         self.part_target * self.parts_per_segment
     }
 
+    fn phases(&self) -> u32 {
+        self.streams.clamp(1, MAX_PHASES)
+    }
+
     pub fn target_duration_seconds(&self) -> u32 {
         (self.segment_target().as_millis().div_ceil(1000)).clamp(1, 60) as u32
     }
@@ -117,6 +124,23 @@ impl Content {
             names,
             shape,
         }
+    }
+
+    /// One content per phase, evenly spread over a part's time; a stream's is number [`Content::phase_of`].
+    pub fn in_phases(self) -> Vec<Self> {
+        let phases = self.shape.phases();
+        let ahead = |n: u32| self.shape.part_target * n / phases;
+        (0..phases)
+            .map(|n| Self {
+                begin: self.begin.minus(ahead(n)),
+                ..self.clone()
+            })
+            .collect()
+    }
+
+    /// Which of [`Content::in_phases`] stream number `stream` belongs to.
+    pub fn phase_of(&self, stream: u32) -> usize {
+        (stream % self.shape.phases()) as usize
     }
 
     pub fn renditions(&self) -> &[RenditionName] {
@@ -356,6 +380,24 @@ mod tests {
         assert_eq!(range.end - range.start, 5);
         assert_eq!(content.segment_parts(edge.open, parts - 1), None);
         assert_eq!(content.segment_parts(MediaSequence(u64::MAX), parts), None);
+    }
+
+    #[test]
+    fn streams_do_not_tick_in_step() {
+        let shape = Shape {
+            streams: 200,
+            ..Shape::default()
+        };
+        let phases = Content::new(shape, NOW).in_phases();
+        assert_eq!(phases.len(), 50);
+        let mut ticks: Vec<_> = phases.iter().map(|c| c.completes(c.parts_at(NOW)).since(NOW)).collect();
+        ticks.sort();
+        let gaps = ticks.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.into_iter().all(|gap| gap == Duration::from_millis(4)), "{ticks:?}");
+        assert_eq!(phases[0].phase_of(0), 0);
+        assert_eq!(phases[0].phase_of(53), 3);
+        let alone = Content::new(Shape::default(), NOW);
+        assert_eq!(alone.clone().in_phases()[0].parts_at(NOW), alone.parts_at(NOW));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     arrival::{self, Arrival},
     clock,
-    http::{Done, Target, Verify, Wire},
+    http::{Done, Manners, Target, Verify, Wire},
     listing::Shelf,
     moment::Moment,
     oracle::{Common, Oracle},
@@ -34,6 +34,8 @@ use crate::{
 const BUFFER_BYTES: usize = 256 * 1024;
 /// Slices on their way to the report.
 const SLICES: usize = 256;
+/// Of the viewers that are judged, every so many asks for the multivariant playlist without gzip.
+const PLAIN_ENTRY_EVERY: u32 = 4;
 /// Pause before a viewer who left is followed by another one.
 const RETURN_PAUSE: Duration = Duration::from_millis(100);
 
@@ -210,8 +212,12 @@ async fn watch(thread: &Thread, n: u32, id: u64, leaves: Option<Moment>) -> bool
         seek_every: audience.seek_every,
         seed: id,
     };
-    let hash = audience.verify.every != 0 && n.is_multiple_of(audience.verify.every);
-    let mut wire = Wire::new(target.clone(), hash);
+    let judged = audience.verify.every != 0 && n.is_multiple_of(audience.verify.every);
+    let manners = Manners {
+        judged,
+        plain_entry: judged && (n / audience.verify.every) % PLAIN_ENTRY_EVERY == PLAIN_ENTRY_EVERY - 1,
+    };
+    let mut wire = Wire::new(target.clone(), manners);
     let mut viewer = Viewer::new(plan, clock::now());
     let mut oracle = Oracle::new(id);
     let mut stopped = pin!(thread.stop.cancelled());

@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io::{self, IoSlice},
     net::SocketAddr,
     rc::Rc,
@@ -30,6 +30,10 @@ use crate::{
     content::{Content, Shape},
 };
 
+mod answer;
+
+use answer::{media, playlist, status};
+
 /// Longest request head, in bytes.
 const MAX_REQUEST_BYTES: usize = 8192;
 /// Answers that one connection may have waiting for its socket.
@@ -49,9 +53,16 @@ pub fn run(
     local.block_on(&runtime, async {
         let listener = TcpListener::bind(listen).await?;
         bound(listener.local_addr()?);
-        let hub = Rc::new(Hub::new(Content::new(shape, clock::now())));
-        let ticker = hub.clone();
-        tokio::task::spawn_local(async move { ticker.tick().await });
+        let phases = Content::new(shape, clock::now()).in_phases();
+        let hubs: Rc<[Hub]> = phases.into_iter().map(Hub::new).collect();
+        for phase in 0..hubs.len() {
+            let hubs = hubs.clone();
+            tokio::task::spawn_local(async move {
+                if let Some(hub) = hubs.get(phase) {
+                    hub.tick().await;
+                }
+            });
+        }
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -59,9 +70,9 @@ pub fn run(
             };
             if let Ok((stream, _)) = accepted {
                 let _ = stream.set_nodelay(true);
-                let (hub, connection) = (hub.clone(), Rc::new(Connection::new(stream)));
+                let (hubs, connection) = (hubs.clone(), Rc::new(Connection::new(stream)));
                 tokio::task::spawn_local(async move {
-                    let _ = connection.serve(&hub).await;
+                    let _ = connection.serve(&hubs).await;
                     connection.gone.set(true);
                 });
             }
@@ -69,15 +80,25 @@ pub fn run(
     })
 }
 
-/// What all connections share.
+/// What all connections to the streams of one phase share.
 struct Hub {
     content: Content,
     parts: Cell<u64>,
     /// When the latest parts were complete, the newest last.
     completed: RefCell<VecDeque<crate::moment::Moment>>,
     waiting: RefCell<Vec<Waiting>>,
-    /// Laid-out playlist answers of the present state: rendition and delta → answer.
-    playlists: RefCell<Vec<((usize, bool), Bytes)>>,
+    /// Laid-out playlist answers of the present state.
+    playlists: RefCell<Vec<(PlaylistForm, Bytes)>>,
+    /// Laid-out answers for the newest part, by stream and rendition.
+    newest: RefCell<HashMap<(u32, usize), [Bytes; 2]>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PlaylistForm {
+    rendition: usize,
+    delta: bool,
+    gzip: bool,
+    blocked: bool,
 }
 
 struct Waiting {
@@ -87,8 +108,16 @@ struct Waiting {
 
 #[derive(Clone, Copy)]
 enum Asked {
-    Playlist { rendition: usize, reload: Reload },
-    Part { stream: u32, rendition: usize, number: u64 },
+    Playlist {
+        rendition: usize,
+        reload: Reload,
+        gzip: bool,
+    },
+    Part {
+        stream: u32,
+        rendition: usize,
+        number: u64,
+    },
 }
 
 struct Connection {
@@ -107,6 +136,7 @@ impl Hub {
             completed: RefCell::default(),
             waiting: RefCell::default(),
             playlists: RefCell::default(),
+            newest: RefCell::default(),
         }
     }
 
@@ -116,6 +146,7 @@ impl Hub {
             let now = clock::now();
             self.parts.set(self.parts.get() + 1);
             self.playlists.borrow_mut().clear();
+            self.newest.borrow_mut().clear();
             let mut completed = self.completed.borrow_mut();
             completed.push_back(now);
             if completed.len() > REMEMBERED_PARTS {
@@ -142,8 +173,18 @@ impl Hub {
             Asked::Playlist { reload, .. } if answer(&edge, reload.want) == Verdict::Wait => {
                 self.wait(connection, what)
             }
-            Asked::Playlist { rendition, reload } => {
-                connection.push([self.playlist(rendition, reload.skip == Skip::Yes)]);
+            Asked::Playlist {
+                rendition,
+                reload,
+                gzip,
+            } => {
+                let delta = reload.skip == Skip::Yes;
+                connection.push([self.playlist(PlaylistForm {
+                    rendition,
+                    delta,
+                    gzip,
+                    blocked: reload.want != Want::Now,
+                })]);
             }
             Asked::Part { number, .. } if number == parts => self.wait(connection, what),
             Asked::Part { number, .. } if !self.content.held(number, parts) => {
@@ -154,19 +195,31 @@ impl Hub {
                 rendition,
                 number,
             } => {
-                let age = usize::try_from(parts - 1 - number).unwrap_or(usize::MAX);
-                let completed = self.completed.borrow();
-                let at = completed
-                    .len()
-                    .checked_sub(age.saturating_add(1))
-                    .and_then(|n| completed.get(n))
-                    .copied();
-                let body = self
-                    .content
-                    .part(stream, rendition, number, at.unwrap_or(self.content.completes(number)));
-                connection.push(media(body));
+                if number + 1 == parts {
+                    let mut newest = self.newest.borrow_mut();
+                    let laid_out = newest
+                        .entry((stream, rendition))
+                        .or_insert_with(|| self.part(stream, rendition, number));
+                    let answer = laid_out.clone();
+                    drop(newest);
+                    return connection.push(answer);
+                }
+                connection.push(self.part(stream, rendition, number));
             }
         }
+    }
+
+    /// The laid-out answer for a part that is there.
+    fn part(&self, stream: u32, rendition: usize, number: u64) -> [Bytes; 2] {
+        let age = usize::try_from(self.parts.get().saturating_sub(number)).unwrap_or(usize::MAX);
+        let completed = self.completed.borrow();
+        let at = completed
+            .len()
+            .checked_sub(age)
+            .and_then(|n| completed.get(n))
+            .copied()
+            .unwrap_or(self.content.completes(number));
+        media(number, self.content.part(stream, rendition, number, at))
     }
 
     fn wait(&self, connection: &Rc<Connection>, what: Asked) {
@@ -174,35 +227,36 @@ impl Hub {
         self.waiting.borrow_mut().push(Waiting { connection, what });
     }
 
-    fn playlist(&self, rendition: usize, skip: bool) -> Bytes {
+    fn playlist(&self, form: PlaylistForm) -> Bytes {
         let mut made = self.playlists.borrow_mut();
-        if let Some((_, text)) = made.iter().find(|(key, _)| *key == (rendition, skip)) {
+        if let Some((_, text)) = made.iter().find(|(known, _)| *known == form) {
             return text.clone();
         }
-        let Some(name) = self.content.renditions().get(rendition) else {
+        let Some(name) = self.content.renditions().get(form.rendition) else {
             return status("404 Not Found");
         };
         let full = self.content.playlist(name, self.parts.get());
-        let text = write::write(&if skip { delta::delta(&full) } else { full });
-        let answer = playlist(&text);
-        made.push(((rendition, skip), answer.clone()));
+        let text = write::write(&if form.delta { delta::delta(&full) } else { full });
+        let kept_seconds = match form.blocked {
+            true => 6 * self.content.shape.target_duration_seconds(),
+            false => 0,
+        };
+        let answer = playlist(&text, form.gzip, kept_seconds);
+        made.push((form, answer.clone()));
         answer
     }
 
-    /// `/app/s<n>/index.m3u8`, `/app/s<n>/d/<rendition>.m3u8`, `/app/s<n>/d/<epoch>/<rendition>/<object>`.
-    fn request(&self, connection: &Rc<Connection>, target: &str) {
-        if self.route(connection, target).is_none() {
-            connection.push([status("404 Not Found")]);
-        }
-    }
-
-    fn route(&self, connection: &Rc<Connection>, target: &str) -> Option<()> {
-        let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
-        let (key, rest) = path.strip_prefix("/app/")?.split_once('/')?;
-        let stream = self.content.stream(key)?;
+    fn request(
+        &self,
+        connection: &Rc<Connection>,
+        stream: u32,
+        rest: &str,
+        query: Option<&str>,
+        gzip: bool,
+    ) -> Option<()> {
         let rendition = |name: &str| self.content.renditions().iter().position(|r| r.as_str() == name);
         if rest == "index.m3u8" {
-            connection.push([playlist(&self.content.multivariant("d/"))]);
+            connection.push([playlist(&self.content.multivariant("d/"), gzip, 1)]);
             return Some(());
         }
         let mut steps = rest.strip_prefix("d/")?.split('/');
@@ -217,6 +271,7 @@ impl Hub {
                 Asked::Playlist {
                     rendition: rendition(name)?,
                     reload,
+                    gzip,
                 },
             );
             return Some(());
@@ -224,7 +279,7 @@ impl Hub {
         let rendition = rendition(steps.next()?)?;
         let file = steps.next()?;
         if file.ends_with(".mp4") {
-            connection.push(media(vec![self.content.init()]));
+            connection.push(media(0, vec![self.content.init()]));
             return Some(());
         }
         let number = file.strip_prefix('p')?.strip_suffix(".m4s")?.parse().ok()?;
@@ -240,6 +295,21 @@ impl Hub {
     }
 }
 
+/// `/app/s<n>/index.m3u8`, `/app/s<n>/d/<rendition>.m3u8`, `/app/s<n>/d/<epoch>/<rendition>/<object>`.
+fn route(hubs: &[Hub], connection: &Rc<Connection>, target: &str, gzip: bool) {
+    let routed = || {
+        let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
+        let (key, rest) = path.strip_prefix("/app/")?.split_once('/')?;
+        let content = &hubs.first()?.content;
+        let stream = content.stream(key)?;
+        let hub = hubs.get(content.phase_of(stream))?;
+        hub.request(connection, stream, rest, query, gzip)
+    };
+    if routed().is_none() {
+        connection.push([status("404 Not Found")]);
+    }
+}
+
 impl Connection {
     fn new(stream: TcpStream) -> Self {
         Self {
@@ -250,7 +320,7 @@ impl Connection {
         }
     }
 
-    async fn serve(self: &Rc<Self>, hub: &Hub) -> io::Result<()> {
+    async fn serve(self: &Rc<Self>, hubs: &[Hub]) -> io::Result<()> {
         let mut request = Vec::with_capacity(512);
         let mut piece = [0; 2048];
         loop {
@@ -273,7 +343,10 @@ impl Connection {
                 let head = String::from_utf8_lossy(request.get(..end).unwrap_or(&[])).into_owned();
                 request.drain(..end + 4);
                 match head.strip_prefix("GET ").and_then(|rest| rest.split(' ').next()) {
-                    Some(target) => hub.request(self, target),
+                    Some(target) => {
+                        let gzip = head.to_ascii_lowercase().contains("\naccept-encoding: gzip");
+                        route(hubs, self, target, gzip);
+                    }
                     None => return Ok(()),
                 }
             }
@@ -309,26 +382,4 @@ impl Connection {
             }
         }
     }
-}
-
-fn playlist(text: &str) -> Bytes {
-    let length = text.len();
-    format!("HTTP/1.1 200 OK\r\nContent-Type: application/vnd.apple.mpegurl\r\nContent-Length: {length}\r\n\r\n{text}")
-        .into()
-}
-
-fn media(mut body: Vec<Bytes>) -> Vec<Bytes> {
-    let length: usize = body.iter().map(Bytes::len).sum();
-    let mut head =
-        format!("HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: {length}\r\n\r\n").into_bytes();
-    // Head and stamp in one piece: one slice less per write.
-    head.extend_from_slice(body.first().map_or(&[], |first| first));
-    if let Some(first) = body.first_mut() {
-        *first = head.into();
-    }
-    body
-}
-
-fn status(line: &str) -> Bytes {
-    format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n").into()
 }

@@ -17,7 +17,10 @@ use rustls::{
 };
 use url::Url;
 
-use crate::viewer::{Answer, Failure, MediaBody, Purpose, RequestId};
+use crate::{
+    headers::Headers,
+    viewer::{Answer, Failure, MediaBody, Purpose, RequestId},
+};
 
 mod h1;
 mod many;
@@ -43,11 +46,31 @@ impl Protocol {
     }
 }
 
-/// Whose bodies are hashed.
+/// Whose answers are looked at closely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verify {
-    /// Hash every n-th viewer's media bodies; 0: nobody's.
+    /// Hash the media bodies and read the headers of every n-th viewer; 0: nobody's.
     pub every: u32,
+}
+
+/// How one viewer asks, and how closely the answers are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Manners {
+    /// Media bodies are hashed, headers are read.
+    pub judged: bool,
+    /// The multivariant playlist is asked for without gzip (rule HT-04); everything else always with it.
+    pub plain_entry: bool,
+}
+
+impl Manners {
+    fn takes_gzip(self, purpose: Purpose) -> bool {
+        !(self.plain_entry && purpose == Purpose::Multivariant)
+    }
+
+    /// Where the headers of an answer are noted, if they are.
+    fn headers(self, gzip: bool) -> Option<Headers> {
+        self.judged.then(|| Headers::new(gzip))
+    }
 }
 
 /// The server under test.
@@ -190,6 +213,7 @@ pub struct Response {
     pub status: u16,
     pub location: Option<String>,
     pub gzip: bool,
+    pub headers: Option<Headers>,
     pub text: Vec<u8>,
     pub media: MediaBody,
     pub first_byte: crate::moment::Moment,
@@ -202,6 +226,7 @@ impl Response {
             status: self.status,
             location: self.location.as_deref(),
             gzip: self.gzip,
+            headers: self.headers,
             text: &self.text,
             media: self.media,
             first_byte: self.first_byte,
@@ -214,7 +239,7 @@ impl Response {
 #[derive(Debug)]
 pub struct Done {
     pub id: RequestId,
-    pub result: Result<Response, Failure>,
+    pub result: Result<Box<Response>, Failure>,
 }
 
 /// One viewer's connections.
@@ -224,18 +249,17 @@ pub enum Wire {
 }
 
 impl Wire {
-    /// `hash`: this viewer's media bodies are hashed.
-    pub fn new(target: Arc<Target>, hash: bool) -> Self {
+    pub fn new(target: Arc<Target>, manners: Manners) -> Self {
         match target.protocol {
-            Protocol::H1 => Self::H1(h1::Wire::new(target, hash)),
-            Protocol::H2 | Protocol::H3 => Self::Many(many::Wire::new(target, hash)),
+            Protocol::H1 => Self::H1(h1::Wire::new(target, manners)),
+            Protocol::H2 | Protocol::H3 => Self::Many(many::Wire::new(target, manners)),
         }
     }
 
     pub fn send(&mut self, id: RequestId, path: &str, purpose: Purpose) {
         match self {
-            Self::H1(wire) => wire.send(id, path, purpose.is_text()),
-            Self::Many(wire) => wire.send(id, path, purpose.is_text()),
+            Self::H1(wire) => wire.send(id, path, purpose),
+            Self::Many(wire) => wire.send(id, path, purpose),
         }
     }
 

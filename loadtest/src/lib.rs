@@ -16,7 +16,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`moment`], [`clock`] | one kind of time, and the only clock |
-//! | [`http`] | requests over HTTP/1.1, 2 and 3 |
+//! | [`http`], [`headers`] | requests over HTTP/1.1, 2 and 3; what the headers of an answer say |
 //! | [`fleet`], [`arrival`], [`ticket`] | many viewers on few threads, when they come, what they show at the door |
 //! | [`listing`] | playlists as viewers use them, read once for all |
 //! | [`viewer`] | a player as a state machine (pure) |
@@ -45,6 +45,7 @@ pub mod demo;
 pub mod fleet;
 pub mod floor;
 pub mod flv;
+pub mod headers;
 pub mod http;
 pub mod limits;
 pub mod listing;

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use weir_shared::hls::reload::{Reload, Skip};
+use weir_shared::hls::{
+    position::Want,
+    reload::{Reload, Skip},
+};
 
 use crate::{
     listing::{Find, ListedPart, Listing, Position},
@@ -20,11 +23,14 @@ use crate::{
     viewer::{End, Event, Failure, Purpose, Received},
 };
 
+mod answer;
+mod arrivals;
 mod body;
 mod buffer;
 mod ledger;
 mod update;
 
+use arrivals::Arrivals;
 use body::{bytes, foreign_tickets, identity, unreadable};
 pub use buffer::Buffer;
 pub use ledger::Ledger;
@@ -44,6 +50,7 @@ const MAX_TICKETS: usize = 1_000_000;
 #[derive(Debug, Default)]
 pub struct Common {
     pub ledger: Ledger,
+    arrivals: Arrivals,
     /// Comparisons made: listings before and after, by id.
     judged: HashMap<(u64, u64), ()>,
     /// Whose ticket.
@@ -105,6 +112,22 @@ impl Oracle {
     /// Judges one event.
     pub fn take(&mut self, event: &Event, common: &mut Common, tally: &mut Tally, now: Moment) {
         match event {
+            Event::Answered {
+                purpose,
+                path,
+                status,
+                headers,
+            } => {
+                let followed = purpose.track().and_then(|track| self.tracks.get(track));
+                let shown = answer::Shown {
+                    purpose: *purpose,
+                    path,
+                    status: *status,
+                    headers,
+                    target_duration: followed.map_or(Duration::ZERO, |followed| followed.target_duration),
+                };
+                answer::judge(&shown, tally);
+            }
             Event::Multivariant { text } => self.tickets_in(text, common, tally),
             Event::Tracks(count) => self.tracks.resize_with((*count).min(16), Followed::default),
             Event::Joined { after } => {
@@ -117,10 +140,16 @@ impl Oracle {
                 reload,
                 before,
                 now: listing,
+                headers,
+                sent,
                 at,
-                ..
             } => {
                 tally.counts.playlists += 1;
+                let name = ledger::plain(path);
+                tally.violations_from(common.arrivals.hear(&name, before.as_deref(), listing, *sent, *at));
+                if let (Some(headers), Want::Now) = (headers, reload.want) {
+                    tally.violations_from(common.arrivals.stale(&name, listing, headers, *sent));
+                }
                 self.playlist(*track, path, *reload, before.as_ref(), listing, common, tally, *at);
             }
             Event::Init { path, received, .. } => {

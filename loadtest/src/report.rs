@@ -196,7 +196,8 @@ impl Run {
             line("rules", "all kept".to_owned());
         }
         for (rule, broken) in &self.total.broken {
-            line("BROKEN", format!("{} × {rule}", broken.count));
+            let level = if rule.is_must() { "BROKEN" } else { "should be kept" };
+            line(level, format!("{} × {rule}", broken.count));
             for example in &broken.examples {
                 line("", format!("e.g. {example}"));
             }

@@ -21,6 +21,16 @@ macro_rules! rules {
                 match self { $(Self::$name => $id,)* }
             }
 
+            /// Whether the documents demand it (MUST). The others are what is expected of a good server: told, and no
+            /// reason for a run to fail.
+            pub const fn is_must(self) -> bool {
+                !matches!(self,
+                    Self::HeldTooLong | Self::MediaType | Self::Varies | Self::MediaCoding | Self::CorsOnErrors
+                    | Self::AgeExposed | Self::PlainLifetime | Self::BlockedLifetime | Self::MediaLifetime
+                    | Self::RefusalLifetime | Self::LengthTold | Self::Validator | Self::Priority | Self::BrowserLifetime
+                )
+            }
+
             /// What holds.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
@@ -55,6 +65,8 @@ rules! {
     HintAfterEnd, "PL-28", "no PRELOAD-HINT together with ENDLIST";
     DateContinuous, "PL-30", "program dates continuous within 1 s";
     UnaskedSkip, "PL-36", "no EXT-X-SKIP unless asked for";
+    SegmentsInTime, "UP-03", "a new segment at most 1.5 Target Durations after the previous one";
+    PartsInTime, "UP-04", "a new part within one Part Target of the previous one, 95 times in 100";
     SequenceBack, "UP-01", "MEDIA-SEQUENCE never decreases, a number keeps its segment";
     PartsStable, "UP-05", "listed parts do not change";
     HintKept, "UP-06", "the hinted URI is the next part that appears";
@@ -71,6 +83,24 @@ rules! {
     DeltaFits, "DL-02", "a delta update merged is the full playlist";
     ReportFresh, "RR-03", "rendition reports as fresh as the playlist";
     Multivariant, "MV-19", "every rendition's URI answers 200 with a media playlist";
+    PlaylistType, "HT-01", "a playlist's Content-Type is application/vnd.apple.mpegurl";
+    MediaType, "HT-02", "media is video/mp4, audio/mp4 or application/mp4";
+    Gzip, "HT-03", "playlists are gzip-encoded when the viewer takes it";
+    UnaskedCoding, "HT-04", "playlists are not encoded when the viewer does not take it";
+    Varies, "HT-05", "Vary: Accept-Encoding on playlists";
+    MediaCoding, "HT-06", "media is not content-encoded";
+    Cors, "HT-08", "CORS allow-origin on playlists and media";
+    CorsOnErrors, "HT-09", "CORS allow-origin on refusals";
+    AgeExposed, "HT-10", "Access-Control-Expose-Headers names Age";
+    PlainLifetime, "HT-11", "an unblocked playlist is kept at most half a Target Duration";
+    BlockedLifetime, "HT-12", "a blocked playlist can be kept about six Target Durations";
+    MediaLifetime, "HT-13", "parts and segments can be kept at least six Target Durations";
+    RefusalLifetime, "HT-14", "404 and 400 are kept at most four Target Durations";
+    LengthTold, "HT-16", "Content-Length on media";
+    Validator, "HT-17", "ETag or Last-Modified on media";
+    Priority, "HT-21", "RFC 9218 priority: playlists u=1, media u=2 to u=6";
+    StaleWithoutAge, "HT-22", "a stale playlist says so with Age";
+    BrowserLifetime, "HT-23", "a blocked playlist is not kept by a browser";
 }
 
 impl From<Rule> for &'static str {

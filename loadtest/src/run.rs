@@ -257,6 +257,7 @@ impl<'a> Watched<'a> {
             self.total.add(&early);
             self.total.counts.joined += slice.tally.counts.joined;
             self.total.counts.violations += slice.tally.counts.violations;
+            self.total.counts.lapses += slice.tally.counts.lapses;
             self.total.counts.gave_up += slice.tally.counts.gave_up;
         }
         let entry = self.rows.entry(second).or_default();

@@ -138,7 +138,10 @@ counts! {
     refused,
     /// Requests without an answer.
     failed,
+    /// Broken rules that the documents demand.
     violations,
+    /// Broken rules that are good manners.
+    lapses,
 }
 
 /// A broken rule: how often, and examples.
@@ -168,7 +171,10 @@ pub struct Tally {
 
 impl Tally {
     pub fn violation(&mut self, violation: Violation) {
-        self.counts.violations += 1;
+        match violation.rule.is_must() {
+            true => self.counts.violations += 1,
+            false => self.counts.lapses += 1,
+        }
         let broken = self.broken.entry(violation.rule).or_default();
         broken.count += 1;
         if broken.examples.len() < EXAMPLES {

@@ -139,6 +139,7 @@ pub(crate) fn describe(status: u16, body: &[u8], at: Moment) -> Answer<'_> {
         status,
         location: None,
         gzip: false,
+        headers: None,
         text: body,
         media,
         first_byte: at,

@@ -207,6 +207,14 @@ impl Viewer {
     /// A request was answered, whatever the status.
     pub fn answer(&mut self, id: RequestId, answer: &Answer<'_>, shelf: &mut Shelf, now: Moment) {
         let Some(asked) = self.take_asked(id) else { return };
+        if let Some(headers) = answer.headers {
+            self.event(Event::Answered {
+                purpose: asked.purpose,
+                path: asked.path.clone(),
+                status: answer.status,
+                headers,
+            });
+        }
         match asked.purpose {
             Purpose::Multivariant => self.on_multivariant(&asked, answer, shelf, now),
             Purpose::Playlist { track, reload } => self.on_playlist(track, reload, &asked, answer, shelf, now),

@@ -45,13 +45,8 @@ async fn connection(incoming: quinn::Incoming, origin: SocketAddr) -> anyhow::Re
     while let Some(resolver) = connection.accept().await? {
         tokio::spawn(async move {
             let (request, mut stream) = resolver.resolve_request().await?;
-            let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-            let (status, body) = fetch(origin, path).await?;
-            let head = Response::builder()
-                .status(status)
-                .header("content-length", body.len())
-                .body(())?;
-            stream.send_response(head).await?;
+            let (head, body) = fetch(origin, request).await?.into_parts();
+            stream.send_response(Response::from_parts(head, ())).await?;
             if body.has_remaining() {
                 stream.send_data(body).await?;
             }
@@ -62,16 +57,19 @@ async fn connection(incoming: quinn::Incoming, origin: SocketAddr) -> anyhow::Re
     Ok(())
 }
 
-async fn fetch(origin: SocketAddr, path: &str) -> anyhow::Result<(http::StatusCode, Bytes)> {
+async fn fetch(origin: SocketAddr, asked: Request<()>) -> anyhow::Result<Response<Bytes>> {
     let stream = tokio::net::TcpStream::connect(origin).await?;
     let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(driver);
-    let request = Request::get(path)
+    let path = asked.uri().path_and_query().map_or("/", |path| path.as_str());
+    let mut request = Request::get(path)
         .header("host", "origin")
         .body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    Ok((status, response.into_body().collect().await?.to_bytes()))
+    if let Some(coding) = asked.headers().get("accept-encoding") {
+        request.headers_mut().insert("accept-encoding", coding.clone());
+    }
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use std::{path::Path, time::Instant};
 use anyhow::Context as _;
 use rand::{SeedableRng as _, rngs::SmallRng};
 
-const USAGE: &str = "usage: mutate_seeds chunk|amf0|flv|enhanced|codec EXECUTIONS [SEED]";
+const USAGE: &str = "usage: mutate_seeds chunk|amf0|session|flv|enhanced|codec EXECUTIONS [SEED]";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -28,6 +28,7 @@ fn main() -> anyhow::Result<()> {
     let run: fn(&[u8]) -> bool = match target {
         "chunk" => |bytes| ingest::chunk(bytes).is_ok(),
         "amf0" => |bytes| ingest::amf0(bytes).is_ok(),
+        "session" => |bytes| ingest::session(bytes).end.is_none(),
         "flv" => |bytes| ingest::flv(bytes).is_ok(),
         "enhanced" => |bytes| media::enhanced(bytes).is_ok(),
         "codec" => |bytes| media::codec(bytes).is_some(),

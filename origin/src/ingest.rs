@@ -10,6 +10,7 @@ pub mod ports;
 pub mod rtmp;
 pub mod secret;
 pub mod timeline;
+pub mod ts;
 pub mod webhook;
 
 use std::{

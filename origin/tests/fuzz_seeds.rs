@@ -81,6 +81,28 @@ fn amf0_seeds_end_as_they_should() {
 }
 
 #[test]
+fn session_seeds_end_as_they_should() {
+    let outcomes: BTreeMap<_, _> = seeds("session")
+        .into_iter()
+        .map(|(name, bytes)| (name, ingest::session(&bytes)))
+        .collect();
+    for (name, events) in [
+        ("ffmpeg", 12),
+        ("ffmpeg_hevc_opus", 17),
+        ("gstreamer", 6),
+        ("answers", 4),
+    ] {
+        assert_eq!(outcomes[name].steps, format!("cp{}", "e".repeat(events)), "{name}");
+        assert_eq!(outcomes[name].end, None, "{name}");
+    }
+    assert_eq!((outcomes["asks"].steps.as_str(), outcomes["asks"].end), ("c", None));
+    assert_eq!(outcomes["connects_twice"].end, Some("command"));
+    assert_eq!(outcomes["begins_in_the_middle"].end, Some("chunk"));
+    let told = String::from_utf8_lossy(&outcomes["ffmpeg"].replied);
+    assert!(told.contains("NetStream.Publish.Start"), "{told}");
+}
+
+#[test]
 fn flv_seeds_end_as_they_should() {
     let outcomes: BTreeMap<_, _> = seeds("flv")
         .into_iter()
@@ -183,11 +205,12 @@ fn enhanced_seeds_end_as_they_should() {
 #[test]
 fn damaged_seeds_break_nothing() {
     let mut random = SmallRng::seed_from_u64(4);
-    for target in ["flv", "enhanced", "codec"] {
+    for target in ["session", "flv", "enhanced", "codec"] {
         let seeds: Vec<Vec<u8>> = seeds(target).into_values().collect();
         for _ in 0..5_000 {
             let bytes = mutate::damaged(&seeds, &mut random);
             match target {
+                "session" => drop(ingest::session(&bytes)),
                 "flv" => drop(ingest::flv(&bytes)),
                 "enhanced" => drop(media::enhanced(&bytes)),
                 _ => drop(media::codec(&bytes)),

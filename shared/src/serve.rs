@@ -1,8 +1,13 @@
 //! Serving HTTP: accept loops, TLS, bodies, responses, draining. Every protocol calls one [`Handler::handle`].
 
 pub mod body;
+pub mod door;
 pub mod drain;
 pub mod gzip;
+pub mod limits;
+pub mod pace;
+mod pulse;
+pub mod quic;
 pub mod respond;
 pub mod tcp;
 pub mod tls;

@@ -62,7 +62,7 @@ async function run(folder) {
   const [originHttp, rtmp, originAdmin, edgeHttp, edgeAdmin] = [await freePort(), await freePort(), await freePort(), await freePort(), await freePort()];
   const at = (port) => `{ listen: "127.0.0.1:${port}" }`;
   const [originFile, edgeFile] = [path.join(folder, "origin.yaml"), path.join(folder, "edge.yaml")];
-  await writeFile(originFile, `http: ${at(originHttp)}\nrtmp: ${at(rtmp)}\nadmin: ${at(originAdmin)}\nstreams:\n  - key: ${KEY}\n` +
+  await writeFile(originFile, `http: ${at(originHttp)}\nrtmp: ${at(rtmp)}\nadmin: ${at(originAdmin)}\napi: { listen: "127.0.0.1:0" }\ndatabase: { url: "sqlite:${path.join(folder, "weir.db")}" }\nstreams:\n  - key: ${KEY}\n` +
     "ingest: { grace: 10s, failover_after: 500ms, revert: never }\n");
   await writeFile(edgeFile, `http: ${at(edgeHttp)}\nadmin: ${at(edgeAdmin)}\norigins:\n  - "http://127.0.0.1:${originHttp}"\n`);
   new Process("origin", options.origin, ["--config", originFile]);

@@ -12,6 +12,7 @@ use weir_loadtest::{
     publisher,
     rtmp::{PublishError, Session},
     synthetic::Synthetic,
+    tag::{Opening, Source, Tag, Track},
 };
 use weir_origin::{app::Origin, config as origin_config};
 use weir_shared::{config::HumanDuration, hls::playlist::MediaPlaylist};
@@ -28,6 +29,7 @@ pub struct Site {
 pub struct Broadcast {
     stop: CancellationToken,
     silence: CancellationToken,
+    blindness: CancellationToken,
     task: JoinHandle<Result<publisher::Report, PublishError>>,
 }
 
@@ -37,6 +39,23 @@ pub struct Silent(JoinHandle<Result<publisher::Report, PublishError>>);
 impl Drop for Silent {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// A source whose picture can fail.
+struct Camera<S> {
+    source: S,
+    covered: CancellationToken,
+}
+
+impl<S: Source> Source for Camera<S> {
+    fn opening(&self) -> Opening {
+        self.source.opening()
+    }
+
+    fn next_tag(&mut self) -> Option<Tag> {
+        std::iter::from_fn(|| self.source.next_tag())
+            .find(|tag| tag.track == Track::Audio || !self.covered.is_cancelled())
     }
 }
 
@@ -136,7 +155,12 @@ impl Broadcast {
     pub async fn start_in(rtmp: SocketAddr, app: &str, key: &str, synthetic: &Synthetic) -> anyhow::Result<Self> {
         let session = Session::connect(&format!("rtmp://{rtmp}/{app}"), key).await?;
         let (stop, silence) = (CancellationToken::new(), CancellationToken::new());
-        let (source, told, hushed) = (synthetic.source(), stop.clone(), silence.clone());
+        let blindness = CancellationToken::new();
+        let source = Camera {
+            source: synthetic.source(),
+            covered: blindness.clone(),
+        };
+        let (told, hushed) = (stop.clone(), silence.clone());
         let task = tokio::spawn(async move {
             let mut push = std::pin::pin!(publisher::push(session, source, Instant::now(), &told));
             tokio::select! {
@@ -145,7 +169,17 @@ impl Broadcast {
                 () = hushed.cancelled() => std::future::pending().await,
             }
         });
-        Ok(Self { stop, silence, task })
+        Ok(Self {
+            stop,
+            silence,
+            blindness,
+            task,
+        })
+    }
+
+    /// Sends its sound on, and no picture any more, as an encoder whose camera has failed.
+    pub fn lose_picture(&self) {
+        self.blindness.cancel();
     }
 
     /// Sends nothing any more, and stays connected as long as the result lives.

@@ -241,6 +241,32 @@ async fn a_silent_primary_is_replaced_and_taken_again_once_it_is_stable() -> any
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_sends_only_sound_is_replaced() -> anyhow::Result<()> {
+    let site = Site::start_with(config()).await?;
+    let synthetic = half_second_groups();
+    let primary = Broadcast::start(site.origin.rtmp, "show", &synthetic).await?;
+    watch(&site, "show", 1).await?;
+    let backup = Broadcast::start(site.origin.rtmp, "show/backup", &synthetic).await?;
+    wait_for("both send", async || Ok(stream(&site).await?["backupLive"] == true)).await?;
+    primary.lose_picture();
+    wait_for("the switch", async || {
+        let switches = metric(site.origin.admin, "weir_origin_ingest_switches_total", "failover").await?;
+        Ok(switches == 1.0)
+    })
+    .await?;
+    watch(&site, "show", 2).await?;
+    History::read(&site, "show", "audio").await?.assert_continuous();
+    // The picture misses what the primary no longer sent; the sound, which went on, keeps the clock.
+    let gap = History::read(&site, "show", "video").await?.longest_gap();
+    assert!((0.3..1.5).contains(&gap), "{gap}");
+    assert_eq!(stream(&site).await?["live"], true, "its sound still comes");
+    primary.end().await?;
+    backup.end().await?;
+    site.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_status_change_is_told_within_300_ms() -> anyhow::Result<()> {
     let site = Site::start_with(config()).await?;
     let mut changes = site.origin.watch_status();

@@ -150,7 +150,7 @@ impl Source for RouteRendition {
 
     fn read(&self, answer: Answer) -> Option<MediaOutline> {
         let found = answer.url.path_and_query()?;
-        let query = found.query().map(|query| without_directives(query)).unwrap_or_default();
+        let query = found.query().map(without_directives).unwrap_or_default();
         let mark = if query.is_empty() { "" } else { "?" };
         *self.moved_to.lock() = Some(format!("{}{mark}{query}", found.path()).into());
         match read(&self.route, &self.address, &answer.url.to_string(), &answer.body)? {

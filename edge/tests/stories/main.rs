@@ -4,6 +4,7 @@
 mod coalesce;
 mod cut;
 mod foreign;
+mod h3;
 mod origin;
 mod outage;
 mod relay;

@@ -65,7 +65,7 @@ pub(super) struct Crowd {
     /// Mean time between seeks into the past.
     #[arg(long)]
     pub seek_every: Option<HumanDuration>,
-    /// Hash every n-th viewer's media against the first copy; 0: lengths and stamps only.
+    /// Hash the media of every n-th viewer against the first copy, and read the headers; 0: lengths and stamps only.
     #[arg(long, default_value_t = 1)]
     pub verify_every: u32,
     /// Mint each viewer a ticket with this secret (HMAC-SHA256 policies).

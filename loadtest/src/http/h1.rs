@@ -16,13 +16,13 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    Done, Target,
+    Done, Manners, Target,
     response::{Progress, Reader, Sink},
 };
 use crate::{
     clock,
     moment::Moment,
-    viewer::{Failure, RequestId},
+    viewer::{Failure, Purpose, RequestId},
 };
 
 /// Connections of one viewer; browsers allow six per host.
@@ -34,7 +34,7 @@ const IDLE_RACE: Duration = Duration::from_millis(100);
 /// One viewer's connections.
 pub struct Wire {
     target: Arc<Target>,
-    hash: bool,
+    manners: Manners,
     connections: Vec<Connection>,
     /// Requests that wait for a connection.
     waiting: Vec<Request>,
@@ -44,6 +44,7 @@ struct Request {
     id: RequestId,
     head: Vec<u8>,
     is_text: bool,
+    gzip: bool,
 }
 
 struct Connection {
@@ -68,30 +69,37 @@ enum Io {
 }
 
 impl Wire {
-    pub(super) fn new(target: Arc<Target>, hash: bool) -> Self {
+    pub(super) fn new(target: Arc<Target>, manners: Manners) -> Self {
         Self {
             target,
-            hash,
+            manners,
             connections: Vec::with_capacity(2),
             waiting: vec![],
         }
     }
 
-    pub(super) fn send(&mut self, id: RequestId, path: &str, is_text: bool) {
-        let accept = if is_text { "Accept-Encoding: gzip\r\n" } else { "" };
+    pub(super) fn send(&mut self, id: RequestId, path: &str, purpose: Purpose) {
+        let (is_text, gzip) = (purpose.is_text(), self.manners.takes_gzip(purpose));
+        let accept = if gzip { "Accept-Encoding: gzip\r\n" } else { "" };
         let authority = &self.target.authority;
         let head = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\n{accept}\r\n").into_bytes();
-        self.start(Request { id, head, is_text });
+        self.start(Request {
+            id,
+            head,
+            is_text,
+            gzip,
+        });
     }
 
     fn start(&mut self, request: Request) {
         let idle = self.connections.iter().position(|c| c.active.is_none() && !c.broken);
-        let sink = Sink::new(request.is_text, self.hash);
+        let sink = Sink::new(request.is_text, self.manners.judged);
+        let headers = self.manners.headers(request.gzip);
         let active = Some(Active {
             request,
             begun: clock::now(),
             written: 0,
-            reader: Reader::new(sink),
+            reader: Reader::new(sink, headers),
         });
         let full = self.connections.len() >= MAX_CONNECTIONS;
         match idle.and_then(|index| self.connections.get_mut(index)) {
@@ -144,7 +152,7 @@ impl Wire {
             }
             return Poll::Ready(Done {
                 id: active.request.id,
-                result: outcome.map(|response| *response),
+                result: outcome,
             });
         }
         Poll::Pending

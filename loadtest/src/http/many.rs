@@ -22,10 +22,11 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Done, Protocol, Response, Sink, Target};
+use super::{Done, Manners, Protocol, Response, Sink, Target};
 use crate::{
     clock,
-    viewer::{Failure, RequestId},
+    headers::Headers,
+    viewer::{Failure, Purpose, RequestId},
 };
 
 /// A connection without a sign of life for this long is gone.
@@ -36,7 +37,7 @@ type H3Sender = h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>;
 /// One viewer's connection and the requests on it.
 pub struct Wire {
     target: Arc<Target>,
-    hash: bool,
+    manners: Manners,
     connection: Rc<RefCell<Rc<OnceCell<Sender>>>>,
     requests: JoinSet<Done>,
     aborts: HashMap<RequestId, AbortHandle>,
@@ -49,22 +50,27 @@ enum Sender {
 }
 
 impl Wire {
-    pub(super) fn new(target: Arc<Target>, hash: bool) -> Self {
+    pub(super) fn new(target: Arc<Target>, manners: Manners) -> Self {
         Self {
             target,
-            hash,
+            manners,
             connection: Rc::default(),
             requests: JoinSet::new(),
             aborts: HashMap::new(),
         }
     }
 
-    pub(super) fn send(&mut self, id: RequestId, path: &str, is_text: bool) {
+    pub(super) fn send(&mut self, id: RequestId, path: &str, purpose: Purpose) {
         let (target, connection) = (self.target.clone(), self.connection.clone());
-        let (path, hash) = (path.to_owned(), self.hash);
+        let gzip = self.manners.takes_gzip(purpose);
+        let into = Landing {
+            sink: Sink::new(purpose.is_text(), self.manners.judged),
+            headers: self.manners.headers(gzip),
+        };
+        let path = path.to_owned();
         let abort = self.requests.spawn_local(async move {
             let cell = connection.borrow().clone();
-            let result = exchange(&target, &cell, &path, Sink::new(is_text, hash)).await;
+            let result = exchange(&target, &cell, &path, gzip, into).await;
             if matches!(result, Err(Failure::Reset | Failure::Connect(_))) {
                 // The next request finds a fresh connection, unless another made one already.
                 let mut current = connection.borrow_mut();
@@ -72,7 +78,10 @@ impl Wire {
                     *current = Rc::default();
                 }
             }
-            Done { id, result }
+            Done {
+                id,
+                result: result.map(Box::new),
+            }
         });
         self.aborts.insert(id, abort);
     }
@@ -99,32 +108,46 @@ impl Wire {
     }
 }
 
-async fn exchange(target: &Arc<Target>, cell: &OnceCell<Sender>, path: &str, sink: Sink) -> Result<Response, Failure> {
+/// Where an answer goes.
+struct Landing {
+    sink: Sink,
+    /// Noted where they are judged.
+    headers: Option<Headers>,
+}
+
+async fn exchange(
+    target: &Arc<Target>,
+    cell: &OnceCell<Sender>,
+    path: &str,
+    gzip: bool,
+    into: Landing,
+) -> Result<Response, Failure> {
     let sender = cell
         .get_or_try_init(|| connect(target))
         .await
         .map_err(|error| Failure::Connect(error.into()))?;
     let scheme = if target.tls.is_some() { "https" } else { "http" };
-    let request = Request::builder()
-        .uri(format!("{scheme}://{}{path}", target.authority))
-        .header("accept-encoding", "gzip");
+    let mut request = Request::builder().uri(format!("{scheme}://{}{path}", target.authority));
+    if gzip {
+        request = request.header("accept-encoding", "gzip");
+    }
     match sender.clone() {
         Sender::H2(mut sender) => {
             let request = request
                 .body(Empty::new())
                 .map_err(|_| Failure::Garbage("a path that is no URI"))?;
-            h2(sender.send_request(request).await.map_err(|_| Failure::Reset)?, sink).await
+            h2(sender.send_request(request).await.map_err(|_| Failure::Reset)?, into).await
         }
         Sender::H3(sender) => {
             let request = request
                 .body(())
                 .map_err(|_| Failure::Garbage("a path that is no URI"))?;
-            h3(sender, request, sink).await
+            h3(sender, request, into).await
         }
     }
 }
 
-async fn h2(response: http::Response<hyper::body::Incoming>, mut sink: Sink) -> Result<Response, Failure> {
+async fn h2(response: http::Response<hyper::body::Incoming>, mut into: Landing) -> Result<Response, Failure> {
     let first_byte = clock::now();
     let (head, mut body) = response.into_parts();
     let mut got = 0;
@@ -133,13 +156,13 @@ async fn h2(response: http::Response<hyper::body::Incoming>, mut sink: Sink) -> 
         let frame = frame.map_err(|_| truncated(got, announced))?;
         if let Some(data) = frame.data_ref() {
             got += data.len() as u64;
-            sink.take(data, announced == Some(got))?;
+            into.sink.take(data, announced == Some(got))?;
         }
     }
-    Ok(whole(head.status, &head.headers, sink, first_byte))
+    Ok(whole(head.status, &head.headers, into, first_byte))
 }
 
-async fn h3(mut sender: H3Sender, request: Request<()>, mut sink: Sink) -> Result<Response, Failure> {
+async fn h3(mut sender: H3Sender, request: Request<()>, mut into: Landing) -> Result<Response, Failure> {
     let mut stream = sender.send_request(request).await.map_err(|_| Failure::Reset)?;
     stream.finish().await.map_err(|_| Failure::Reset)?;
     let head = stream.recv_response().await.map_err(|_| Failure::Reset)?;
@@ -153,7 +176,7 @@ async fn h3(mut sender: H3Sender, request: Request<()>, mut sink: Sink) -> Resul
                     let piece = data.chunk();
                     let length = piece.len();
                     got += length as u64;
-                    sink.take(piece, announced == Some(got))?;
+                    into.sink.take(piece, announced == Some(got))?;
                     data.advance(length);
                 }
             }
@@ -164,7 +187,7 @@ async fn h3(mut sender: H3Sender, request: Request<()>, mut sink: Sink) -> Resul
     if announced.is_some_and(|announced| announced != got) {
         return Err(truncated(got, announced));
     }
-    Ok(whole(head.status(), head.headers(), sink, first_byte))
+    Ok(whole(head.status(), head.headers(), into, first_byte))
 }
 
 fn announced(headers: &http::HeaderMap) -> Option<u64> {
@@ -181,7 +204,7 @@ fn truncated(got: u64, announced: Option<u64>) -> Failure {
 fn whole(
     status: http::StatusCode,
     headers: &http::HeaderMap,
-    sink: Sink,
+    into: Landing,
     first_byte: crate::moment::Moment,
 ) -> Response {
     let header = |name| {
@@ -189,11 +212,18 @@ fn whole(
             .get(name)
             .and_then(|value: &http::HeaderValue| value.to_str().ok())
     };
-    let (text, media) = sink.finish();
+    let (text, media) = into.sink.finish();
+    let noted = into.headers.map(|mut noted| {
+        for (name, value) in headers {
+            noted.take(name.as_str(), value.to_str().unwrap_or(""));
+        }
+        noted
+    });
     Response {
         status: status.as_u16(),
         location: header(http::header::LOCATION).map(str::to_owned),
         gzip: header(http::header::CONTENT_ENCODING) == Some("gzip"),
+        headers: noted,
         text,
         media,
         first_byte,

@@ -5,6 +5,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::Response;
 use crate::{
+    headers::Headers,
     moment::Moment,
     stamp::HEAD_BYTES,
     viewer::{Failure, MediaBody},
@@ -111,6 +112,8 @@ pub(super) struct Reader {
     first_byte: Option<Moment>,
     body: Option<Body>,
     sink: Option<Sink>,
+    /// Noted where they are judged.
+    headers: Option<Headers>,
     line: Vec<u8>,
 }
 
@@ -133,12 +136,13 @@ pub(super) enum Progress {
 }
 
 impl Reader {
-    pub(super) fn new(sink: Sink) -> Self {
+    pub(super) fn new(sink: Sink, headers: Option<Headers>) -> Self {
         Self {
             head: Vec::new(),
             first_byte: None,
             body: None,
             sink: Some(sink),
+            headers,
             line: Vec::new(),
         }
     }
@@ -154,12 +158,12 @@ impl Reader {
         while self.body.is_none() {
             // Usually the head is in the first piece: no copy then.
             let parsed = if self.head.is_empty() {
-                parse_head(input)?
+                parse_head(input, &mut self.headers)?
             } else {
                 let before = self.head.len();
                 let room = MAX_HEAD_BYTES.saturating_sub(before).min(input.len());
                 self.head.extend_from_slice(input.get(..room).unwrap_or(input));
-                parse_head(&self.head)?.map(|(used, body)| (used.saturating_sub(before), body))
+                parse_head(&self.head, &mut self.headers)?.map(|(used, body)| (used.saturating_sub(before), body))
             };
             match parsed {
                 // 103 and the like come before the answer.
@@ -275,6 +279,7 @@ impl Reader {
             status: body.status,
             location: body.location,
             gzip: body.gzip,
+            headers: self.headers,
             text,
             media,
             first_byte: self.first_byte.unwrap_or(now),
@@ -284,7 +289,7 @@ impl Reader {
     }
 }
 
-fn parse_head(input: &[u8]) -> Result<Option<(usize, Body)>, Failure> {
+fn parse_head(input: &[u8], noted: &mut Option<Headers>) -> Result<Option<(usize, Body)>, Failure> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
     let used = match head.parse(input) {
@@ -302,6 +307,9 @@ fn parse_head(input: &[u8]) -> Result<Option<(usize, Body)>, Failure> {
     };
     for header in head.headers.iter() {
         let value = std::str::from_utf8(header.value).unwrap_or("").trim();
+        if let Some(noted) = noted {
+            noted.take(header.name, value);
+        }
         match header.name {
             name if name.eq_ignore_ascii_case("content-length") => {
                 let length = value
@@ -343,7 +351,7 @@ mod tests {
     use super::*;
 
     fn read(pieces: &[&[u8]], is_text: bool) -> Result<Option<Box<Response>>, Failure> {
-        let mut reader = Reader::new(Sink::new(is_text, true));
+        let mut reader = Reader::new(Sink::new(is_text, true), None);
         for piece in pieces {
             if let Progress::Whole { response, .. } = reader.feed(piece, Moment(5))? {
                 return Ok(Some(response));
@@ -380,7 +388,7 @@ mod tests {
 
         #[test]
         fn garbage_never_panics_nor_fills_memory(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let mut reader = Reader::new(Sink::new(true, false));
+            let mut reader = Reader::new(Sink::new(true, false), None);
             for _ in 0..200 {
                 match reader.feed(&bytes, Moment(1)) {
                     Ok(Progress::More) => {}
@@ -393,7 +401,7 @@ mod tests {
 
     #[test]
     fn what_ends_too_early_is_truncated() {
-        let mut reader = Reader::new(Sink::new(false, false));
+        let mut reader = Reader::new(Sink::new(false, false), None);
         assert!(matches!(
             reader.feed(&LENGTH[..LENGTH.len() - 2], Moment(1)),
             Ok(Progress::More)
@@ -406,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_body_that_never_ends_is_cut_off() {
-        let mut reader = Reader::new(Sink::new(true, false));
+        let mut reader = Reader::new(Sink::new(true, false), None);
         assert!(reader.feed(b"HTTP/1.1 200 OK\r\n\r\n", Moment(1)).is_ok());
         let megabyte = vec![b'x'; 1 << 20];
         let error = (0..20).find_map(|_| reader.feed(&megabyte, Moment(1)).err());

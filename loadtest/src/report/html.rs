@@ -17,7 +17,7 @@ h1{font-size:1.5rem}h2{font-size:1.1rem;margin:2rem 0 .5rem}table{border-collaps
 td,th{border-bottom:1px solid #d8dde6;padding:.3rem .6rem;text-align:right}td:first-child,th:first-child{text-align:left}\
 figure{margin:0}figcaption{font-weight:600;margin:.4rem 0}.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(480px,1fr));gap:1.2rem}\
 svg{width:100%;height:auto;background:#f7f9fc;border-radius:6px}svg text{font:11px system-ui,sans-serif;fill:#4a5568}\
-.bad{color:#a4000f}.good{color:#00693e}pre{background:#f7f9fc;padding:1rem;border-radius:6px;overflow:auto}";
+.bad{color:#a4000f}.good{color:#00693e}.lapse{color:#7a5a00}pre{background:#f7f9fc;padding:1rem;border-radius:6px;overflow:auto}";
 
 struct Line {
     name: String,
@@ -89,8 +89,13 @@ fn verdicts(out: &mut String, runs: &[Run]) {
             let _ = write!(out, "<span class=\"good\">{name}: every rule kept.</span> ");
         }
         for (rule, broken) in &run.total.broken {
+            let class = if rule.is_must() { "bad" } else { "lapse" };
             let rule = escape(&rule.to_string());
-            let _ = write!(out, "<span class=\"bad\">{name}: {} × {rule}.</span> ", broken.count);
+            let _ = write!(
+                out,
+                "<span class=\"{class}\">{name}: {} × {rule}.</span> ",
+                broken.count
+            );
         }
     }
     out.push_str("</p>");

@@ -6,6 +6,7 @@ use weir_shared::hls::{position::MediaSequence, reload::Reload};
 
 use crate::{
     address::BadReference,
+    headers::Headers,
     listing::{ListedPart, Listing, Unreadable},
     moment::Moment,
     stamp::HEAD_BYTES,
@@ -30,6 +31,17 @@ impl Purpose {
             Self::Init { .. } => "init",
             Self::Part { .. } => "part",
             Self::Segment { .. } => "segment",
+        }
+    }
+
+    /// The rendition it belongs to.
+    pub const fn track(&self) -> Option<usize> {
+        match self {
+            Self::Multivariant => None,
+            Self::Playlist { track, .. }
+            | Self::Init { track }
+            | Self::Part { track, .. }
+            | Self::Segment { track, .. } => Some(*track),
         }
     }
 
@@ -63,6 +75,8 @@ pub struct Answer<'a> {
     pub status: u16,
     pub location: Option<&'a str>,
     pub gzip: bool,
+    /// Where they are judged.
+    pub headers: Option<Headers>,
     pub text: &'a [u8],
     pub media: MediaBody,
     /// When its first byte came.
@@ -144,6 +158,13 @@ fn remedy(status: u16) -> &'static str {
 /// What happened to a viewer, in order.
 #[derive(Debug)]
 pub enum Event {
+    /// An answer whose headers are judged came; what it means follows.
+    Answered {
+        purpose: Purpose,
+        path: Arc<str>,
+        status: u16,
+        headers: Headers,
+    },
     Multivariant {
         text: Arc<str>,
     },
@@ -158,6 +179,8 @@ pub enum Event {
         reload: Reload,
         before: Option<Arc<Listing>>,
         now: Arc<Listing>,
+        /// Where they are judged.
+        headers: Option<Headers>,
         sent: Moment,
         at: Moment,
     },

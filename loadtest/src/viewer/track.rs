@@ -218,6 +218,7 @@ impl Viewer {
             reload,
             before,
             now: listing,
+            headers: answer.headers,
             sent: asked.sent,
             at: now,
         });

@@ -98,7 +98,7 @@ impl Failover {
         }
     }
 
-    /// A frame of this slot's feed came. `key`: decoding can begin with it.
+    /// A frame of this slot's feed came: of its picture, if it has one. `key`: decoding can begin with it.
     pub fn heard(&mut self, slot: Slot, key: bool, now: Instant) {
         let (after, active) = (self.policy.after, self.active);
         let Some(feed) = self.feed(slot) else { return };

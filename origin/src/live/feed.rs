@@ -77,6 +77,11 @@ impl Feed {
         Held { frame, arrived, starts }
     }
 
+    /// Whether this frame shows that the feed still delivers: where there should be a picture, sound alone does not.
+    pub(super) fn delivers_with(&self, frame: &Frame) -> bool {
+        frame.track.kind == TrackKind::Video || !self.has_video()
+    }
+
     pub(super) fn sends(&self) -> bool {
         self.sends
     }

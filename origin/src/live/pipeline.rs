@@ -231,7 +231,9 @@ impl Pipeline {
                 let was_silent = !feed.sends();
                 feed.set_sends(true);
                 let held = feed.held(frame, now);
-                input.failover.heard(slot, held.starts, now);
+                if feed.delivers_with(&held.frame) {
+                    input.failover.heard(slot, held.starts, now);
+                }
                 if active {
                     self.deliver(variant, held.frame, now);
                 } else {

@@ -11,13 +11,15 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+type Guard = Box<dyn Any + Send + Sync>;
+
 /// A body of known length in one or more pieces.
 #[derive(Default)]
 pub struct Body {
     first: Option<Bytes>,
     rest: VecDeque<Bytes>,
-    /// Dropped with the body, when its last byte has been handed to the connection.
-    guard: Option<Box<dyn Any + Send + Sync>>,
+    /// Dropped when the connection has its last byte no more.
+    guards: Vec<Guard>,
 }
 
 impl Body {
@@ -38,14 +40,14 @@ impl Body {
         Self {
             first: rest.pop_front(),
             rest,
-            guard: None,
+            guards: Vec::new(),
         }
     }
 
-    /// Keeps `guard` alive as long as the body: a permit that leaves with the last byte.
+    /// Keeps `guard` alive until the connection has written the last byte, or dropped it: a permit that leaves with it.
     #[must_use]
     pub fn guarded(mut self, guard: impl Any + Send + Sync) -> Self {
-        self.guard = Some(Box::new(guard));
+        self.guards.push(Box::new(guard));
         self
     }
 
@@ -57,6 +59,18 @@ impl Body {
 
     pub fn is_empty(&self) -> bool {
         self.first.is_none()
+    }
+}
+
+/// The last piece, and what leaves with it.
+struct Guarded {
+    bytes: Bytes,
+    _guards: Vec<Guard>,
+}
+
+impl AsRef<[u8]> for Guarded {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -73,6 +87,15 @@ impl http_body::Body for Body {
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let next = self.first.take();
         self.first = self.rest.pop_front();
+        // A connection drops the body when it has taken its last piece, and that piece when it is written.
+        let is_last = next.is_some() && self.first.is_none() && !self.guards.is_empty();
+        let next = match next {
+            Some(bytes) if is_last => Some(Bytes::from_owner(Guarded {
+                bytes,
+                _guards: std::mem::take(&mut self.guards),
+            })),
+            next => next,
+        };
         Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
     }
 
@@ -90,6 +113,24 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_guard_leaves_with_the_last_byte() {
+        let watched = std::sync::Arc::new(());
+        let mut body = Body::chunks(vec!["ab".into(), "cd".into()]).guarded(watched.clone());
+        let held = || std::sync::Arc::strong_count(&watched) > 1;
+        let first = body.frame().await.unwrap().unwrap();
+        drop(first);
+        assert!(held());
+        let last = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        drop(body);
+        assert!(held(), "the connection has not written it yet");
+        assert_eq!(last, "cd");
+        drop(last);
+        assert!(!held());
+        drop(Body::empty().guarded(watched.clone()));
+        assert!(!held());
+    }
 
     #[tokio::test]
     async fn pieces_come_in_order_and_their_sum_is_known() {

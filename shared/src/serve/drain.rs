@@ -1,4 +1,5 @@
-//! Ending politely: stop accepting, let held requests be answered, then close.
+//! Ending politely, in two steps: say so while everything still works, then stop accepting and let held requests be
+//! answered.
 
 use tokio_util::{
     sync::CancellationToken,
@@ -8,6 +9,7 @@ use tokio_util::{
 /// One per node; clones share its state.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
+    announced: CancellationToken,
     started: CancellationToken,
     connections: TaskTracker,
 }
@@ -17,15 +19,27 @@ impl Drain {
         Self::default()
     }
 
+    /// From now on: readiness is off and every answer tells its client to go elsewhere (`Connection: close`, GOAWAY). New
+    /// connections are still taken: who balances load needs a moment to notice.
+    pub fn announce(&self) {
+        self.announced.cancel();
+    }
+
     /// From now on: no new connections, and existing ones close after the answers under way.
     pub fn start(&self) {
+        self.announce();
         self.started.cancel();
         self.connections.close();
     }
 
-    /// Whether draining has begun: readiness is off.
+    /// Whether draining has been announced: readiness is off.
     pub fn is_draining(&self) -> bool {
-        self.started.is_cancelled()
+        self.announced.is_cancelled()
+    }
+
+    /// Resolves when draining is announced.
+    pub async fn announced(&self) {
+        self.announced.cancelled().await;
     }
 
     /// Resolves when draining begins.
