@@ -10,13 +10,15 @@ mod ingest;
 mod media;
 #[path = "../../fuzz/mutate.rs"]
 mod mutate;
+#[path = "../../fuzz/transport.rs"]
+mod transport;
 
 use std::{path::Path, time::Instant};
 
 use anyhow::Context as _;
 use rand::{SeedableRng as _, rngs::SmallRng};
 
-const USAGE: &str = "usage: mutate_seeds chunk|amf0|session|flv|enhanced|codec EXECUTIONS [SEED]";
+const USAGE: &str = "usage: mutate_seeds chunk|amf0|session|flv|enhanced|codec|ts EXECUTIONS [SEED]";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,6 +33,7 @@ fn main() -> anyhow::Result<()> {
         "session" => |bytes| ingest::session(bytes).end.is_none(),
         "flv" => |bytes| ingest::flv(bytes).is_ok(),
         "enhanced" => |bytes| media::enhanced(bytes).is_ok(),
+        "ts" => |bytes| transport::ts(bytes).is_ok(),
         "codec" => |bytes| media::codec(bytes).is_some(),
         _ => anyhow::bail!(USAGE),
     };

@@ -6,6 +6,8 @@ mod ingest;
 mod media;
 #[path = "../../fuzz/mutate.rs"]
 mod mutate;
+#[path = "../../fuzz/transport.rs"]
+mod transport;
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +22,7 @@ use weir_origin::{
         flv::{FlvError, Unit},
         rtmp::{amf0::AmfError, chunk::ChunkError},
     },
-    package::frame::TrackKind,
+    package::frame::{TrackId, TrackKind},
 };
 
 /// Name → bytes of a target's seeds.
@@ -160,6 +162,27 @@ fn flv_seeds_end_as_they_should() {
     assert_eq!(error("asc_channel_element"), FlvError::Aac(AacError::Channels(0)));
 }
 
+/// As ffprobe counts their packets.
+#[test]
+fn ts_seeds_end_as_they_should() {
+    let outcomes: BTreeMap<_, _> = seeds("ts")
+        .into_iter()
+        .map(|(name, bytes)| (name, transport::ts(&bytes)))
+        .collect();
+    for (name, codecs, video, audio) in [
+        ("ffmpeg_h264_aac", ["avc1.4d400a", "mp4a.40.2"], 5, 23),
+        ("ffmpeg_hevc_opus", ["hvc1.1.6.L30.90", "opus"], 5, 51),
+        ("gstreamer", ["avc1.f4000d", "mp4a.40.2"], 5, 31),
+    ] {
+        let media = outcomes[name].as_ref().unwrap();
+        let named: Vec<_> = media.codecs.iter().map(|(_, codec)| codec.as_str()).collect();
+        assert_eq!(named, codecs, "{name}");
+        let frames = BTreeMap::from([(TrackId::VIDEO, video), (TrackId::AUDIO, audio)]);
+        assert_eq!((&media.frames, media.dropped), (&frames, 0), "{name}");
+    }
+    assert_eq!(outcomes["ffmpeg_h264_aac_begins"].as_ref().unwrap().frames.len(), 1);
+}
+
 #[test]
 fn codec_seeds_end_as_they_should() {
     let names: BTreeMap<_, _> = seeds("codec")
@@ -205,11 +228,12 @@ fn enhanced_seeds_end_as_they_should() {
 #[test]
 fn damaged_seeds_break_nothing() {
     let mut random = SmallRng::seed_from_u64(4);
-    for target in ["session", "flv", "enhanced", "codec"] {
+    for target in ["session", "ts", "flv", "enhanced", "codec"] {
         let seeds: Vec<Vec<u8>> = seeds(target).into_values().collect();
-        for _ in 0..5_000 {
+        for _ in 0..2_000 {
             let bytes = mutate::damaged(&seeds, &mut random);
             match target {
+                "ts" => drop(transport::ts(&bytes)),
                 "session" => drop(ingest::session(&bytes)),
                 "flv" => drop(ingest::flv(&bytes)),
                 "enhanced" => drop(media::enhanced(&bytes)),

@@ -1,6 +1,6 @@
 //! AAC: the `AudioSpecificConfig` (ISO/IEC 14496-3 section 1.6.2.1). Pure.
 //!
-//! Before this: `ingest/flv.rs`. After this: `package/fmp4`.
+//! Before this: `ingest/flv.rs`, `ingest/ts/audio.rs`. After this: `package/fmp4`.
 
 use bytes::Bytes;
 
@@ -94,6 +94,15 @@ impl AacConfig {
     pub fn codec_string(&self) -> String {
         format!("mp4a.40.{}", self.object_type)
     }
+}
+
+/// The AudioSpecificConfig of a plain object type (1..=4), sampling rate index and channel configuration: what an ADTS
+/// header tells (ISO/IEC 13818-7 section 6.2.1).
+pub const fn specific_config(object_type: u8, rate_index: u8, channels: u8) -> [u8; 2] {
+    [
+        object_type << 3 | rate_index >> 1 & 7,
+        rate_index << 7 | (channels & 0x0f) << 3,
+    ]
 }
 
 /// Five bits, or eleven for the rarer ones (section 1.6.2.1).

@@ -1,9 +1,12 @@
 //! H.264: the `AVCDecoderConfigurationRecord` (ISO/IEC 14496-15 section 5.3.3) and what its parameter sets say. Pure.
 //!
-//! Before this: `ingest/flv.rs`. After this: `package/fmp4`.
+//! Before this: `ingest/flv.rs`, `ingest/ts/video.rs`. After this: `package/fmp4`.
 
 use bytes::Bytes;
-use h264_reader::nal::{Nal, RefNal, sps::SeqParameterSet};
+use h264_reader::nal::{
+    Nal, RefNal,
+    sps::{ChromaFormat, SeqParameterSet},
+};
 
 /// Longest record kept, in bytes: real ones have below 200.
 const RECORD_MAX: usize = 16 << 10;
@@ -93,6 +96,43 @@ impl AvcConfig {
                 .and_then(|timing| frame_duration(timing.num_units_in_tick, timing.time_scale)),
             record,
         })
+    }
+
+    /// Makes the record of parameter sets that came by themselves, as in a transport stream: NAL units without start
+    /// codes, the ones in force.
+    pub fn from_sets(sequence: &[Bytes], picture: &[Bytes]) -> Result<Self, AvcError> {
+        let first = sequence.first().ok_or(AvcError::NoParameterSets)?;
+        let &[_, profile, constraints, level, ..] = first.as_ref() else {
+            return Err(AvcError::Sps("too short".into()));
+        };
+        let mut record = vec![1, profile, constraints, level, 0xff];
+        for (mark, sets) in [(0xe0, sequence), (0, picture)] {
+            record.push(mark | sets.len().min(31) as u8);
+            for set in sets.iter().take(31) {
+                let length = u16::try_from(set.len()).map_err(|_| AvcError::TooLong(set.len()))?;
+                record.extend(length.to_be_bytes());
+                record.extend_from_slice(set);
+            }
+        }
+        // The high profiles say their sample format too (14496-15 section 5.3.3.1.2).
+        if matches!(profile, 100 | 110 | 122 | 144 | 244) {
+            let sps = SeqParameterSet::from_bits(RefNal::new(first, &[], true).rbsp_bits())
+                .map_err(|e| AvcError::Sps(format!("{e:?}")))?;
+            let chroma = &sps.chroma_info;
+            let format = match chroma.chroma_format {
+                ChromaFormat::Monochrome => 0,
+                ChromaFormat::YUV420 => 1,
+                ChromaFormat::YUV422 => 2,
+                _ => 3,
+            };
+            record.extend([
+                0xfc | format,
+                0xf8 | chroma.bit_depth_luma_minus8 & 7,
+                0xf8 | chroma.bit_depth_chroma_minus8 & 7,
+                0,
+            ]);
+        }
+        Self::parse(record.into())
     }
 
     pub fn codec_string(&self) -> String {

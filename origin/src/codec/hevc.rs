@@ -1,6 +1,6 @@
 //! H.265: the `HEVCDecoderConfigurationRecord` (ISO/IEC 14496-15 section 8.3.3.1) and what its parameter sets say. Pure.
 //!
-//! Before this: `ingest/flv.rs`. After this: `package/fmp4`.
+//! Before this: `ingest/flv.rs`, `ingest/ts/video.rs`. After this: `package/fmp4`.
 
 use bytes::Bytes;
 
@@ -136,6 +136,31 @@ impl HevcConfig {
             range: sps.range,
             record,
         })
+    }
+
+    /// Makes the record of parameter sets that came by themselves, as in a transport stream: NAL units without start
+    /// codes, the ones in force.
+    pub fn from_sets(video: &[Bytes], sequence: &[Bytes], picture: &[Bytes]) -> Result<Self, HevcError> {
+        let first = sequence.first().ok_or(HevcError::NoParameterSets)?;
+        let shape = sps::shape(first)?;
+        let mut record = vec![1];
+        record.extend(shape.profile_tier_level);
+        // No segmentation, parallelism or frame rate told; then the sample format.
+        record.extend([0xf0, 0, 0xfc, 0xfc | shape.chroma]);
+        record.extend([0xf8 | shape.luma_bits_minus8, 0xf8 | shape.chroma_bits_minus8, 0, 0]);
+        record.push(shape.sub_layers << 3 | u8::from(shape.nested) << 2 | 3);
+        record.push(3);
+        for (kind, sets) in [(NAL_VPS, video), (NAL_SPS, sequence), (NAL_PPS, picture)] {
+            let count = sets.len().min(usize::from(u8::MAX)) as u16;
+            record.push(0x80 | kind);
+            record.extend(count.to_be_bytes());
+            for set in sets.iter().take(usize::from(count)) {
+                let length = u16::try_from(set.len()).map_err(|_| HevcError::TooLong(set.len()))?;
+                record.extend(length.to_be_bytes());
+                record.extend_from_slice(set);
+            }
+        }
+        Self::parse(record.into())
     }
 
     /// `hvc1.1.6.L93.90`: the sample entry keeps parameter sets in `hvcC`.

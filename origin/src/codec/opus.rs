@@ -1,6 +1,6 @@
 //! Opus: the identification header (RFC 7845 section 5.1), its ISO form `dOps`, and how long a packet lasts. Pure.
 //!
-//! Before this: `ingest/flv.rs`. After this: `package/fmp4`.
+//! Before this: `ingest/flv.rs`, `ingest/ts/audio.rs`. After this: `package/fmp4`.
 
 use bytes::Bytes;
 
@@ -84,6 +84,27 @@ impl OpusConfig {
             mapping,
             head,
         })
+    }
+
+    /// The header of so many channels in the usual order (RFC 7845 section 5.1.1.2), for transport streams, which tell no
+    /// more. Their times are those of the decoded sound: nothing is to be skipped.
+    pub fn of_channels(channels: u8) -> Result<Self, OpusError> {
+        let mapping: &[u8] = match channels {
+            1 | 2 => &[],
+            3 => &[2, 1, 0, 2, 1],
+            4 => &[2, 2, 0, 1, 2, 3],
+            5 => &[3, 2, 0, 4, 1, 2, 3],
+            6 => &[4, 2, 0, 4, 1, 2, 3, 5],
+            7 => &[4, 3, 0, 4, 1, 2, 3, 5, 6],
+            8 => &[5, 3, 0, 6, 1, 2, 3, 4, 5, 7],
+            other => return Err(OpusError::Channels(other)),
+        };
+        let mut head = b"OpusHead".to_vec();
+        head.extend([1, channels, 0, 0]);
+        head.extend(SAMPLE_RATE.to_le_bytes());
+        head.extend([0, 0, u8::from(channels > 2)]);
+        head.extend_from_slice(mapping);
+        Self::parse(head.into())
     }
 
     /// The payload of a `dOps` box (Encapsulation of Opus in ISO Base Media File Format, section 4.3.2): the same

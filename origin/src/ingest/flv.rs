@@ -61,6 +61,10 @@ pub enum DropReason {
     BeforeConfig,
     /// Its NAL unit lengths, or sizes of AV1 units, do not add up.
     Malformed,
+    /// A part of it was lost on the way.
+    Damaged,
+    /// It refers to an access unit that was lost; the next key frame is waited for.
+    AfterDamage,
 }
 
 impl DropReason {
@@ -69,10 +73,12 @@ impl DropReason {
         match self {
             Self::BeforeConfig => "before_config",
             Self::Malformed => "malformed",
+            Self::Damaged => "damaged",
+            Self::AfterDamage => "after_damage",
         }
     }
 
-    pub const ALL: [Self; 2] = [Self::BeforeConfig, Self::Malformed];
+    pub const ALL: [Self; 4] = [Self::BeforeConfig, Self::Malformed, Self::Damaged, Self::AfterDamage];
 }
 
 /// Why a publish cannot be packaged. All are the encoder's settings; trying again without changing them is of no use.

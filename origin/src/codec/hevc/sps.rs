@@ -54,14 +54,67 @@ pub(super) struct Sps {
     pub range: VideoRange,
 }
 
-/// Reads a whole NAL unit, its two header bytes included.
-pub(super) fn parse(unit: &[u8]) -> Result<Sps, HevcError> {
-    // The library strips one header byte and the emulation prevention; the other header byte goes first.
+/// What a decoder configuration record repeats of a set (14496-15 section 8.3.3.1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// general_profile_space to general_level_idc.
+    pub profile_tier_level: [u8; 12],
+    /// 1..=7.
+    pub sub_layers: u8,
+    pub nested: bool,
+    pub chroma: u8,
+    pub luma_bits_minus8: u8,
+    pub chroma_bits_minus8: u8,
+}
+
+/// Reads the same NAL unit for the record.
+pub(super) fn shape(unit: &[u8]) -> Result<Shape, HevcError> {
+    let payload = payload(unit)?;
+    let mut bits = Bits::new(&payload);
+    bits.skip(4); // video parameter set id
+    let beside_first = bits.byte(3)?;
+    let nested = bits.flag()?;
+    let profile_tier_level = *payload.get(1..).and_then(<[u8]>::first_chunk).ok_or(HevcError::Sps)?;
+    self::profile_tier_level(&mut bits, usize::from(beside_first))?;
+    bits.ue()?; // id
+    let chroma = bits.ue()?;
+    if chroma == 3 {
+        bits.skip(1); // separate planes
+    }
+    let cropped = {
+        let _coded = (bits.ue()?, bits.ue()?);
+        bits.flag()?
+    };
+    if cropped {
+        for _ in 0..4 {
+            bits.ue()?;
+        }
+    }
+    let depths = (bits.ue()?, bits.ue()?);
+    let bounded = |value: u32, max: u8| u8::try_from(value).ok().filter(|value| *value <= max);
+    Ok(Shape {
+        profile_tier_level,
+        sub_layers: (beside_first + 1).min(7),
+        nested,
+        chroma: bounded(chroma, 3).ok_or(HevcError::Sps)?,
+        luma_bits_minus8: bounded(depths.0, 7).ok_or(HevcError::Sps)?,
+        chroma_bits_minus8: bounded(depths.1, 7).ok_or(HevcError::Sps)?,
+    })
+}
+
+/// What stands behind the two header bytes of a NAL unit, without emulation prevention.
+fn payload(unit: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, HevcError> {
+    // The library strips one header byte; the other goes first.
     let after_first = match unit {
         [_, rest @ ..] if (2..=SPS_MAX).contains(&rest.len()) => rest,
         _ => return Err(HevcError::Sps),
     };
-    let payload = rbsp::decode_nal(after_first).map_err(|_| HevcError::Sps)?;
+    rbsp::decode_nal(after_first).map_err(|_| HevcError::Sps)
+}
+
+/// Reads a whole NAL unit, its two header bytes included.
+pub(super) fn parse(unit: &[u8]) -> Result<Sps, HevcError> {
+    let payload = payload(unit)?;
     let mut bits = Bits::new(&payload);
     let (width, height, sub_layers) = size(&mut bits)?;
     let mut sps = Sps {
