@@ -9,6 +9,7 @@ pub mod language;
 pub mod ports;
 pub mod rtmp;
 pub mod secret;
+pub mod srt;
 pub mod timeline;
 pub mod ts;
 pub mod webhook;
@@ -146,6 +147,12 @@ pub enum Refusal {
     WrongCredentials,
     #[error("the stream asks for a password or a token and none was sent")]
     NoCredentials,
+    #[error("the passphrase is wrong")]
+    WrongPassphrase,
+    #[error("the stream asks for a passphrase and none was used")]
+    NoPassphrase,
+    #[error("the stream has no passphrase and one was used")]
+    UnexpectedPassphrase,
     #[error("the port belongs to another stream")]
     WrongPort,
     #[error("the stream is disabled")]
@@ -174,6 +181,9 @@ impl Refusal {
             Self::UnknownStream => "unknown_stream",
             Self::WrongCredentials => "wrong_credentials",
             Self::NoCredentials => "no_credentials",
+            Self::WrongPassphrase => "wrong_passphrase",
+            Self::NoPassphrase => "no_passphrase",
+            Self::UnexpectedPassphrase => "unexpected_passphrase",
             Self::WrongPort => "wrong_port",
             Self::Disabled => "disabled",
             Self::Busy => "busy",
@@ -193,6 +203,9 @@ impl Refusal {
             Self::UnknownStream | Self::WrongCredentials | Self::NoCredentials => {
                 "not authorized: check stream key, user name, password and token"
             }
+            Self::WrongPassphrase => "the passphrase is wrong",
+            Self::NoPassphrase => "this stream is pushed with a passphrase",
+            Self::UnexpectedPassphrase => "this stream is pushed without a passphrase",
             Self::WrongPort => "this stream is not pushed to this port",
             Self::Disabled => "this stream is disabled",
             Self::Busy => "this stream has a publisher already",
