@@ -11,8 +11,9 @@ use weir_shared::{
 };
 
 use crate::{
+    auth::{Auth, Verifier},
     cache::Store,
-    config::Config,
+    config::{Config, Tickets},
     directory::Directory,
     handle,
     listen::{self, Secure},
@@ -96,13 +97,23 @@ impl Edge {
             metrics.clone(),
             stop.clone(),
         );
-        let handler = handle::Edge {
-            followers,
-            routes,
-            store,
+        let verifier = Arc::new(Verifier::new(&config.playback, metrics.clone()).context("playback")?);
+        let handler = |tickets: Tickets| handle::Edge {
+            followers: followers.clone(),
+            routes: routes.clone(),
+            store: store.clone(),
             directory: directory.clone(),
-            metrics,
+            auth: Auth {
+                tickets: tickets == Tickets::On,
+                verifier: verifier.clone(),
+                metrics: metrics.clone(),
+            },
+            metrics: metrics.clone(),
         };
+        let [plain, secure] = [
+            handler(config.http.as_ref().map_or(Tickets::On, |http| http.tickets)),
+            handler(config.https.as_ref().map_or(Tickets::On, |https| https.tickets)),
+        ];
         let drain = Drain::new();
         let tasks = TaskTracker::new();
         let started = Self {
@@ -113,11 +124,11 @@ impl Edge {
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
-        if let Some(directory) = directory {
+        if let Some(directory) = directory.clone() {
             tokio::spawn(directory.follow(stop.clone()));
         }
         if let Some(listener) = http {
-            let (door, handler, drain) = (door.clone(), handler.clone(), drain.clone());
+            let (door, handler, drain) = (door.clone(), plain, drain.clone());
             tasks.spawn(tcp::serve_through(
                 door,
                 listener,
@@ -127,9 +138,9 @@ impl Edge {
                 drain,
             ));
         }
-        if let (Some(secure), Some(https)) = (https, config.https.clone()) {
-            tokio::spawn(listen::follow_files(https, secure.certificates(), stop.clone()));
-            secure.serve(&tasks, &door, &handler, &drain)?;
+        if let (Some(listener), Some(https)) = (https, config.https.clone()) {
+            tokio::spawn(listen::follow_files(https, listener.certificates(), stop.clone()));
+            listener.serve(&tasks, &door, &secure, &drain)?;
         }
         let admin_side = Admin::new(prometheus, drain.clone());
         tasks.spawn(tcp::serve(admin, None, tcp::Limits::default(), admin_side, drain));

@@ -1,5 +1,6 @@
 //! The edge's configuration: what `config/edge.yaml` explains key by key.
 
+mod playback;
 mod routes;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use weir_shared::config::{ByteSize, Fault, HumanDuration, Secret, Validate};
 
+pub use playback::{Algorithm, Jwt, Playback};
 pub use routes::{QueryRule, Route, upstream_parts};
 
 /// Everything an edge needs to know.
@@ -18,7 +20,7 @@ pub use routes::{QueryRule, Route, upstream_parts};
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Plain HTTP/1.1 and HTTP/2.
-    pub http: Option<Listen>,
+    pub http: Option<Http>,
     /// HTTP/1.1 and HTTP/2 over TLS, HTTP/3 over QUIC.
     pub https: Option<Https>,
     pub admin: Listen,
@@ -30,6 +32,7 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Streams as the fleet's control plane knows them. Left out: every stream is asked of `origins`.
     pub directory: Option<Directory>,
+    pub playback: Playback,
     pub cache: Cache,
     pub follow: Follow,
     /// Connections open at once on one listener.
@@ -43,6 +46,26 @@ pub struct Listen {
     pub listen: SocketAddr,
 }
 
+/// The listener without TLS.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    #[serde(deserialize_with = "weir_shared::config::listen_address")]
+    pub listen: SocketAddr,
+    #[serde(default)]
+    pub tickets: Tickets,
+}
+
+/// Whether a listener checks tickets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tickets {
+    #[default]
+    On,
+    /// Somebody in front of it has checked already, and nobody else reaches it.
+    Off,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Https {
@@ -53,6 +76,8 @@ pub struct Https {
     pub certificate: Option<PathBuf>,
     #[serde(default)]
     pub key: Option<PathBuf>,
+    #[serde(default)]
+    pub tickets: Tickets,
     /// For further names; clients get the one made for the name they ask for.
     #[serde(default)]
     pub certificates: Vec<CertificateFiles>,
@@ -89,6 +114,7 @@ impl Https {
             http3: true,
             http3_port: None,
             congestion: None,
+            tickets: Tickets::On,
         }
     }
 }
@@ -137,13 +163,17 @@ fn local(port: u16) -> SocketAddr {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            http: Some(Listen { listen: local(8080) }),
+            http: Some(Http {
+                listen: local(8080),
+                tickets: Tickets::On,
+            }),
             https: Some(Https::self_signed(local(8443))),
             admin: Listen { listen: local(9080) },
             origins: vec!["http://127.0.0.1:8081".to_owned()],
             parents: Vec::new(),
             routes: Vec::new(),
             directory: None,
+            playback: Playback::default(),
             cache: Cache::default(),
             follow: Follow::default(),
             max_connections: 20_000,
@@ -259,6 +289,7 @@ impl Validate for Config {
             "at most 16 addresses like https://10.0.0.6:8443, without a path",
         );
         routes::validate(&self.routes, &mut faults);
+        self.playback.check(&mut faults);
         faults
     }
 }

@@ -1,21 +1,25 @@
-//! From a viewer's request to its answer, top to bottom: what is asked for, whether its stream is shown, then a hold or
-//! a look-up, then the response.
+//! From a viewer's request to its answer, top to bottom: what is asked for, what is known of its stream, whether the viewer
+//! may have it, then a hold or a look-up, then the response.
 //!
-//! Before this: `weir_shared::serve` (sockets). After this: `directory.rs` (streams), `live/hold.rs` (playlists), `live/view.rs` and `cache.rs`
+//! Before this: `weir_shared::serve` (sockets). After this: `target.rs`, `directory.rs`, `auth.rs`, `live/hold.rs` (playlists), `live/view.rs` and `cache.rs`
 //! (objects), `weir_shared::serve::respond` (headers).
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use http::{HeaderValue, Method, Response, header, request::Parts};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use weir_shared::{
     hls::{
-        address::{Address, Object},
+        address::Object,
         name::{MediaObject, ObjectName},
         position::{PartNumber, PartVerdict, Want, answer_part},
         reload::{Reload, Skip},
     },
     id::{Epoch, RenditionName, StreamKey},
+    playback::{Invalid, UnixMillis},
     serve::{
         Handler, Peer,
         body::Body,
@@ -24,8 +28,10 @@ use weir_shared::{
 };
 
 use crate::{
+    auth::{Auth, Granted, Known, Verdict},
     cache::{self, Entry, Kind, Store},
     directory::Directory,
+    entrance,
     live::{
         Moment as _,
         followers::Followers,
@@ -36,10 +42,11 @@ use crate::{
     player,
     refusal::Refusal,
     route::routes::Routes,
+    target::Target,
     upstream::Resource,
 };
 
-/// The edge's public side.
+/// The edge's public side, as one listener serves it.
 #[derive(Clone)]
 pub struct Edge {
     pub followers: Arc<Followers>,
@@ -47,15 +54,20 @@ pub struct Edge {
     pub store: Arc<Store>,
     /// `None`: every stream is let in that an origin has.
     pub directory: Option<Arc<Directory>>,
+    /// This listener's.
+    pub auth: Auth,
     pub metrics: Arc<Metrics>,
 }
 
 impl Handler for Edge {
     async fn handle(&self, peer: Peer, request: Parts) -> Response<Body> {
-        let address = Address::parse(request.uri.path());
-        let object = label(address.as_ref(), request.uri.path());
+        let target = Target::parse(request.uri.path());
+        let object = label(target.as_ref(), request.uri.path());
         let response = match request.method {
-            Method::GET | Method::HEAD => self.answer(&request, address).await.unwrap_or_else(Refusal::response),
+            Method::GET | Method::HEAD => self
+                .answer(peer, &request, target)
+                .await
+                .unwrap_or_else(Refusal::response),
             Method::OPTIONS => respond::preflight(),
             _ => respond::method_not_allowed(),
         };
@@ -79,7 +91,7 @@ impl Handler for Edge {
 
 impl Edge {
     /// One line per layer: each takes what the one before gave.
-    async fn answer(&self, request: &Parts, address: Option<Address>) -> Result<Response<Body>, Refusal> {
+    async fn answer(&self, peer: Peer, request: &Parts, target: Option<Target>) -> Result<Response<Body>, Refusal> {
         let asked = Asked {
             method: &request.method,
             headers: &request.headers,
@@ -91,18 +103,43 @@ impl Edge {
         if let Some(page) = player::respond(asked, path) {
             return Ok(page);
         }
-        let Address { key, object } = address.ok_or(Refusal::NoSuchObject)?;
-        self.admit(&key, &object).await?;
-        match object {
+        let target = target.ok_or(Refusal::NoSuchObject)?;
+        let known = self.known(&target).await?;
+        let granted = match self.auth.grant(target, &known, peer, request, unix_now()).await? {
+            Verdict::Enter(granted) => granted,
+            Verdict::Redirect(location) => return Ok(respond::redirect(&location)),
+        };
+        let answer = self.object(asked, request, &granted);
+        let answer = match granted.until() {
+            None => answer.await?,
+            // A viewer's time ends their holds, too.
+            Some(until) => {
+                let left = Duration::from_millis(until.saturating_sub(unix_now()));
+                let over = Err(Refusal::Unauthorised(Invalid::StreamExpired));
+                timeout(left, answer).await.unwrap_or(over)?
+            }
+        };
+        // Before the first byte leaves.
+        granted.holds(unix_now())?;
+        Ok(answer)
+    }
+
+    /// The object itself, after a wait perhaps.
+    async fn object(&self, asked: Asked<'_>, request: &Parts, granted: &Granted) -> Result<Response<Body>, Refusal> {
+        let (key, path) = (granted.key(), granted.path());
+        match granted.object().ok_or(Refusal::NoSuchObject)? {
             Object::Index | Object::Direct(ObjectName::Multivariant) => {
                 let entry = self.store.get(path, Kind::Multivariant).await?;
-                Ok(multivariant(asked, &entry))
+                Ok(match granted.directory_of_children() {
+                    None => multivariant(asked, &entry),
+                    Some(directory) => personal(asked, &entry, &directory),
+                })
             }
             Object::Direct(ObjectName::MediaPlaylist(name)) => {
                 let parsed = Reload::parse(request.uri.query());
                 let reload = *parsed.as_ref().unwrap_or(&Reload::NOW);
                 let _held = self.metrics.hold();
-                let view = hold::playlist(&self.followers, &key, &name, reload.want).await?;
+                let view = hold::playlist(&self.followers, key, name, reload.want).await?;
                 // Wrong directives are ignored like all others once the playlist has ended (section 6.2.5.2).
                 match parsed {
                     Err(fault) if !view.edge.ended => Err(Refusal::BadDirective(fault)),
@@ -113,30 +150,30 @@ impl Edge {
                 epoch,
                 rendition,
                 object,
-            }) => self.media(asked, path, &key, &rendition, epoch, object).await,
+            }) => self.media(asked, path, key, rendition, *epoch, *object).await,
         }
     }
 
-    /// Refuses streams that there are not, and those that are not shown.
-    async fn admit(&self, key: &StreamKey, object: &Object) -> Result<(), Refusal> {
+    /// What the directory says of the stream; refuses streams that there are not.
+    async fn known(&self, target: &Target) -> Result<Known, Refusal> {
         let Some(directory) = &self.directory else {
-            return Ok(());
+            return Ok(Known::default());
         };
-        let record = directory.record(key).await?;
-        match record.closed() {
-            Some(why) if !self.plays_out(key, object) => Err(Refusal::Closed(why)),
-            _ => Ok(()),
-        }
+        let record = directory.record(target.key()).await?;
+        Ok(Known {
+            closed: record.closed().filter(|_| !self.plays_out(target)),
+            record: Some(record),
+        })
     }
 
     /// Whether this belongs to a broadcast that has just ended here: who was watching sees its end, not a refusal.
-    fn plays_out(&self, key: &StreamKey, object: &Object) -> bool {
-        let rendition = match object {
-            Object::Direct(ObjectName::MediaPlaylist(name)) => name,
-            Object::Direct(ObjectName::Media { rendition, .. }) => rendition,
-            Object::Index | Object::Direct(ObjectName::Multivariant) => return false,
+    fn plays_out(&self, target: &Target) -> bool {
+        let rendition = match target.object() {
+            Some(Object::Direct(ObjectName::MediaPlaylist(name))) => name,
+            Some(Object::Direct(ObjectName::Media { rendition, .. })) => rendition,
+            Some(Object::Index | Object::Direct(ObjectName::Multivariant)) | None => return false,
         };
-        let view = self.followers.peek(key, rendition);
+        let view = self.followers.peek(target.key(), rendition);
         view.is_some_and(|view| view.edge.ended)
     }
 
@@ -232,6 +269,12 @@ fn multivariant(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
     aged(respond::playlist(asked, body, compressed, lifetime), entry.fetched)
 }
 
+/// For one viewer: kept by nobody, and too short to be worth compressing for one.
+fn personal(asked: Asked<'_>, entry: &Entry, directory: &str) -> Response<Body> {
+    let body = entrance::below(directory, &entry.body);
+    respond::playlist(asked, body, false, respond::NO_STORE)
+}
+
 fn stored(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
     let (kind, etag) = (entry.content_type.clone(), entry.etag.clone());
     let response = respond::media(asked, vec![entry.body.clone()], kind, etag);
@@ -248,16 +291,16 @@ fn aged(mut response: Response<Body>, since: Instant) -> Response<Body> {
 }
 
 /// The metric label of what is asked for.
-fn label(address: Option<&Address>, path: &str) -> &'static str {
-    match address.map(|a| &a.object) {
-        Some(Object::Index | Object::Direct(ObjectName::Multivariant)) => "multivariant",
-        Some(Object::Direct(ObjectName::MediaPlaylist(_))) => "playlist",
-        Some(Object::Direct(ObjectName::Media { object, .. })) => match object {
-            MediaObject::Init(_) => "init",
-            MediaObject::Segment(_) => "segment",
-            MediaObject::Part(_) => "part",
-        },
+fn label(target: Option<&Target>, path: &str) -> &'static str {
+    match target {
+        Some(target) => target.label(),
         None if path.starts_with("/play/") => "page",
         None => "none",
     }
+}
+
+/// The wall clock, as tickets are written in it.
+fn unix_now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis::try_from(since.as_millis()).unwrap_or(UnixMillis::MAX)
 }

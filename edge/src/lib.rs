@@ -1,12 +1,14 @@
 //! Weir's edge: follows live playlists, holds and coalesces viewers' requests.
 //!
-//! Read in the order of a request: [`handle`] → [`live`] (playlists) or [`cache`] (objects) → [`upstream`].
+//! Read in the order of a request: [`handle`] → [`target`] → [`auth`] → [`live`] (playlists) or [`cache`] (objects) → [`upstream`].
 //! [`app`] alone knows all of them.
 
 pub mod app;
+pub mod auth;
 pub mod cache;
 pub mod config;
 pub mod directory;
+pub mod entrance;
 pub mod handle;
 pub mod listen;
 pub mod live;
@@ -15,6 +17,7 @@ pub mod player;
 pub mod refusal;
 pub mod reload;
 pub mod route;
+pub mod target;
 pub mod upstream;
 
 pub use app::Edge;

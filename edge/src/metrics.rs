@@ -22,6 +22,10 @@ pub struct Metrics {
     pub holding: IntGauge,
     pub hold_seconds: Histogram,
     pub shed: IntCounterVec,
+    /// By reason: [`weir_shared::playback::Invalid::code`].
+    pub auth_refused: IntCounterVec,
+    /// By form (`policy`, `ome`, `jwt`, `session`) and result (`remembered`, `genuine`, `refused`).
+    pub auth_checks: IntCounterVec,
     /// By result: `hit`, `negative`, `fetched`, `unknown`, `failed`, `shed`.
     pub directory_lookups: IntCounterVec,
     pub directory_connected: IntGauge,
@@ -103,6 +107,17 @@ impl Metrics {
                 "weir_edge_shed_total",
                 "Requests refused because a limit was reached.",
                 &["limit"],
+            )?,
+            auth_refused: vec(
+                "weir_edge_auth_refused_total",
+                "Requests refused with 401 because of their ticket, or for want of one.",
+                &["reason"],
+            )?,
+            auth_checks: vec(
+                "weir_edge_auth_checks_total",
+                "Tickets looked at: remembered = this very ticket was verified before, genuine and refused = its \
+                 signature was computed.",
+                &["form", "result"],
             )?,
             directory_lookups: vec(
                 "weir_edge_directory_lookups_total",

@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 use weir_shared::{
     directory::Closed,
     hls::reload::BadDirective,
+    playback::Invalid,
     serve::{body::Body, respond},
 };
 
@@ -36,6 +37,8 @@ pub enum Refusal {
     Ending,
     /// The viewer's fault: no stream has this key.
     NoSuchStream,
+    /// The viewer's fault: no ticket, or one that opens nothing.
+    Unauthorised(Invalid),
     /// Nobody's fault: the stream is not shown now.
     Closed(Closed),
     /// The fleet's fault: no origin tells what this stream is.
@@ -52,6 +55,12 @@ impl From<Absent> for Refusal {
             Absent::Shed => Self::Busy,
             Absent::Ending => Self::Ending,
         }
+    }
+}
+
+impl From<Invalid> for Refusal {
+    fn from(why: Invalid) -> Self {
+        Self::Unauthorised(why)
     }
 }
 
@@ -73,6 +82,7 @@ impl Refusal {
         match self {
             Self::NoSuchObject => respond::refusal(S::NOT_FOUND, "not_found", "there is no such object"),
             Self::NoSuchStream => respond::refusal(S::NOT_FOUND, "unknown_stream", "there is no such stream"),
+            Self::Unauthorised(why) => respond::refusal(S::UNAUTHORIZED, why.code(), &why.to_string()),
             Self::Closed(Closed::Disabled) => respond::refusal(
                 S::FORBIDDEN,
                 "stream_disabled",
@@ -153,6 +163,7 @@ mod tests {
         for refusal in [
             Refusal::NoSuchObject,
             Refusal::NoSuchStream,
+            Refusal::Unauthorised(Invalid::StreamExpired),
             Refusal::Closed(Closed::Backstage),
             Refusal::TooFarAhead,
             Refusal::BadDirective(BadDirective::Msn),

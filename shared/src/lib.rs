@@ -6,6 +6,7 @@
 //! | [`media`] | media time, the only place that rescales |
 //! | [`hls`] | positions, reload directives, playlists as data, text and deltas |
 //! | [`directory`] | what an edge must know of a stream, and how it asks |
+//! | [`playback`] | signed addresses and session tickets: mint and check |
 //! | [`hold`] | the only wait for "position reached or deadline" |
 //! | [`retry`] | capped back-off with jitter |
 //! | [`serve`] | HTTP: accept loops, TLS, responses, draining |
@@ -21,5 +22,6 @@ pub mod id;
 pub mod log;
 pub mod media;
 pub mod metrics;
+pub mod playback;
 pub mod retry;
 pub mod serve;

@@ -205,7 +205,9 @@ impl Deliver {
                 .map(|(_, v)| v.parse().unwrap())
                 .next()
         };
-        assert!(query.split('&').any(|pair| pair == "v=1"), "{query}");
+        if !query.split('&').any(|pair| pair == "v=1") {
+            return answer(404, "text/plain", "which version?");
+        }
         let wanted = value("_HLS_msn").map_or(0, |msn| {
             (msn - FIRST_MSN) * PARTS_PER_SEGMENT + value("_HLS_part").unwrap_or(PARTS_PER_SEGMENT - 1) + 1
         });

@@ -3,12 +3,17 @@
 
 mod coalesce;
 mod cut;
+mod directory;
+mod fleet;
 mod foreign;
 mod h3;
+mod hostile_upstream;
 mod origin;
 mod outage;
+mod poison;
 mod relay;
 mod routes;
+mod signed;
 mod site;
 mod tls;
 mod unknown;

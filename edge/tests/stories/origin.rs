@@ -207,6 +207,26 @@ impl FakeOrigin {
             .sum()
     }
 
+    /// Requests in whose path or query this occurs.
+    pub(crate) fn asked_with(&self, piece: &str) -> usize {
+        let counts = self.counts.lock().unwrap();
+        counts
+            .iter()
+            .filter(|(path, _)| path.contains(piece))
+            .map(|(_, n)| n)
+            .sum()
+    }
+
+    /// Requests whose path or query holds this.
+    pub(crate) fn asked_about(&self, what: &str) -> usize {
+        let counts = self.counts.lock().unwrap();
+        counts
+            .iter()
+            .filter(|(path, _)| path.contains(what))
+            .map(|(_, n)| n)
+            .sum()
+    }
+
     /// What was asked for more than once.
     pub(crate) fn asked_twice(&self) -> Vec<(String, usize)> {
         let counts = self.counts.lock().unwrap();
@@ -248,7 +268,10 @@ impl Handler for Deliver {
             return no_such();
         };
         match address.object {
-            Object::Index | Object::Direct(ObjectName::Multivariant) => playlist("#EXTM3U\n".into()),
+            Object::Index => playlist("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nd/video.m3u8\n".into()),
+            Object::Direct(ObjectName::Multivariant) => {
+                playlist("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nvideo.m3u8\n".into())
+            }
             Object::Direct(ObjectName::MediaPlaylist(name)) if name.as_str() == "video" => {
                 self.media_playlist(request.uri.query()).await
             }

@@ -1,7 +1,7 @@
 //! An edge on free ports in front of a fake origin, and viewers who ask it.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use hyper_util::{
 };
 use weir_edge::{
     Edge,
-    config::{Config, Listen},
+    config::{Config, Http, Listen, Tickets},
 };
 use weir_shared::config::HumanDuration;
 
@@ -35,13 +35,14 @@ impl Site {
     }
 
     pub(crate) async fn configured(origin: SocketAddr, change: impl FnOnce(&mut Config)) -> Self {
-        let free = || Listen {
-            listen: (Ipv4Addr::LOCALHOST, 0).into(),
-        };
+        let listen: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
         let mut config = Config {
-            http: Some(free()),
+            http: Some(Http {
+                listen,
+                tickets: Tickets::On,
+            }),
             https: None,
-            admin: free(),
+            admin: Listen { listen },
             origins: vec![format!("http://{origin}")],
             ..Config::default()
         };
@@ -101,10 +102,20 @@ impl Answer {
 }
 
 impl Viewer {
-    fn new(addr: SocketAddr) -> Self {
+    pub(crate) fn new(addr: SocketAddr) -> Self {
         Self {
             base: format!("http://{addr}"),
             client: Client::builder(TokioExecutor::new()).build_http(),
+        }
+    }
+
+    /// Somebody at another address of this machine.
+    pub(crate) fn from(here: IpAddr, addr: SocketAddr) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_local_address(Some(here));
+        Self {
+            base: format!("http://{addr}"),
+            client: Client::builder(TokioExecutor::new()).build(connector),
         }
     }
 

@@ -8,7 +8,7 @@ use http::{
     header::{
         ACCEPT_ENCODING, ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
         ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL,
-        CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
+        CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE,
         RETRY_AFTER, VARY,
     },
 };
@@ -232,6 +232,17 @@ pub fn refusal_until(status: StatusCode, code: &str, message: &str, retry_after_
     response
         .headers_mut()
         .insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds));
+    response
+}
+
+/// 302: this once, what was asked for is there. `location` may be relative.
+pub fn redirect(location: &str) -> Response<Body> {
+    let mut response = base(StatusCode::FOUND, NO_STORE);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+    if let Ok(location) = HeaderValue::try_from(location) {
+        headers.insert(LOCATION, location);
+    }
     response
 }
 

@@ -1,0 +1,220 @@
+//! Who may have what: the only maker of [`Granted`], without which no body byte leaves this edge.
+//!
+//! Before this: `target.rs` (what is asked for) and `directory.rs` (what is known of its stream). After this: the rest of
+//! `handle.rs`. The signatures themselves are [`weir_shared::playback`]'s; here is decided which of them counts, and what
+//! has been verified once is remembered by its hash.
+//!
+//! | the request carries | its object | |
+//! |---|---|---|
+//! | a session ticket in its path | any | goes on if the session may |
+//! | a signed query | a multivariant playlist | enters: a session begins, its ticket stands in the playlist's addresses |
+//! | a signed query | anything else | is sent to the ticketed address of the same object |
+//! | nothing | any | 401 |
+//!
+//! Streams that need no ticket are open whatever the request carries.
+
+mod credentials;
+mod verify;
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use weir_shared::{
+    directory::{Closed, StreamRecord},
+    hls::address::Object,
+    id::StreamKey,
+    playback::{
+        Caller, Invalid, UnixMillis,
+        session::{Session, ViewerId},
+        ticket::NotMinted,
+    },
+    serve::Peer,
+};
+
+use crate::{metrics::Metrics, refusal::Refusal, target::Target};
+
+pub use verify::{BadPlayback, Verifier};
+
+use credentials::{Credentials, Given};
+
+/// Permission to answer one request.
+#[derive(Debug)]
+pub struct Granted {
+    target: Target,
+    session: Option<Session>,
+    /// The ticket of a session that begins with this answer.
+    begins: Option<String>,
+}
+
+impl Granted {
+    pub fn key(&self) -> &StreamKey {
+        self.target.key()
+    }
+
+    /// `None`: the viewer may have everything of this stream, and there is no such thing.
+    pub fn object(&self) -> Option<&Object> {
+        self.target.object()
+    }
+
+    /// Cache key and origin path: nothing of the viewer is in it.
+    pub fn path(&self) -> &str {
+        self.target.path()
+    }
+
+    /// Who it is. `None`: the stream is open, and nobody is told apart.
+    pub fn viewer(&self) -> Option<ViewerId> {
+        self.session.map(|session| session.viewer)
+    }
+
+    /// When the viewer's time is over.
+    pub fn until(&self) -> Option<UnixMillis> {
+        self.session.and_then(|session| session.stream_expire)
+    }
+
+    /// Whether the viewer's time is not over yet.
+    pub fn holds(&self, now: UnixMillis) -> Result<(), Refusal> {
+        match self.until() {
+            Some(until) if now >= until => Err(Refusal::Unauthorised(Invalid::StreamExpired)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the children of this multivariant playlist are for this viewer: the ticketed directory of the playlist
+    /// itself. `None`: where the playlist says.
+    pub fn directory_of_children(&self) -> Option<String> {
+        let mut directory = self.target.ticketed_directory(self.begins.as_deref()?);
+        let (within, _file) = self.target.below_key().rsplit_once('/').unwrap_or_default();
+        if !within.is_empty() {
+            directory.push_str(within);
+            directory.push('/');
+        }
+        Some(directory)
+    }
+}
+
+/// What comes of a request.
+#[derive(Debug)]
+pub enum Verdict {
+    Enter(Granted),
+    /// Its object is below the viewer's ticket: there, relative to its own address.
+    Redirect(String),
+}
+
+/// What is known of the stream that is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// `None`: this edge has no directory.
+    pub record: Option<Arc<StreamRecord>>,
+    /// Why others than those with a preview ticket are not let in.
+    pub closed: Option<Closed>,
+}
+
+/// Decides for one listener.
+#[derive(Clone)]
+pub struct Auth {
+    /// `false`: whoever stands in front of this listener has checked already.
+    pub tickets: bool,
+    pub verifier: Arc<Verifier>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Auth {
+    pub async fn grant(
+        &self,
+        target: Target,
+        known: &Known,
+        peer: Peer,
+        request: &Parts,
+        now: UnixMillis,
+    ) -> Result<Verdict, Refusal> {
+        let verdict = self.decide(target, known, peer, request, now).await;
+        if let Err(Refusal::Unauthorised(why)) = &verdict {
+            self.metrics.auth_refused.with_label_values(&[why.code()]).inc();
+        }
+        verdict
+    }
+
+    async fn decide(
+        &self,
+        target: Target,
+        known: &Known,
+        peer: Peer,
+        request: &Parts,
+        now: UnixMillis,
+    ) -> Result<Verdict, Refusal> {
+        let open = |target| {
+            Verdict::Enter(Granted {
+                target,
+                session: None,
+                begins: None,
+            })
+        };
+        let Some(record) = &known.record else {
+            return Ok(open(target));
+        };
+        let needed = self.tickets && record.signed_playback;
+        let backstage = known.closed == Some(Closed::Backstage);
+        if !needed && !backstage {
+            return match known.closed {
+                Some(why) => Err(Refusal::Closed(why)),
+                None => Ok(open(target)),
+            };
+        }
+        let caller = Caller {
+            peer: peer.addr.ip(),
+            real: self.verifier.real_address(peer, &request.headers),
+        };
+        let (session, begins) = match Credentials::of(&target, request.uri.query())? {
+            Given::Session(ticket) => {
+                let session = self.verifier.session(record, ticket).await?;
+                session.admits(now, caller)?;
+                (session, false)
+            }
+            Given::Query(credentials) => {
+                let policy = self.verifier.policy(record, &credentials, peer, request).await?;
+                policy.admits(now, caller)?;
+                (Session::of(&policy, ViewerId(rand::random())), true)
+            }
+            Given::Nothing if needed => return Err(Refusal::Unauthorised(Invalid::Missing)),
+            Given::Nothing => return Err(Refusal::Closed(Closed::Backstage)),
+        };
+        match known.closed {
+            Some(Closed::Backstage) if session.preview => {}
+            Some(why) => return Err(Refusal::Closed(why)),
+            None => {}
+        }
+        if !begins {
+            return Ok(Verdict::Enter(Granted {
+                target,
+                session: Some(session),
+                begins: None,
+            }));
+        }
+        if target.object().is_none() {
+            return Err(Refusal::NoSuchObject);
+        }
+        let ticket = mint(&session, record)?;
+        if target.is_entrance() {
+            return Ok(Verdict::Enter(Granted {
+                target,
+                session: Some(session),
+                begins: Some(ticket),
+            }));
+        }
+        let mut location = target.ticketed_directory(&ticket);
+        location.push_str(target.below_key());
+        if let Some(query) = credentials::without_credentials(request.uri.query()) {
+            location.push('?');
+            location.push_str(&query);
+        }
+        Ok(Verdict::Redirect(location))
+    }
+}
+
+/// A session's ticket, signed with the stream's newest secret.
+fn mint(session: &Session, record: &StreamRecord) -> Result<String, Refusal> {
+    let secret = record.playback_secrets.first().ok_or(NotMinted::NoSecret);
+    secret
+        .and_then(|secret| session.mint(&record.key, secret))
+        .map_err(|_| Refusal::Unauthorised(Invalid::Signature))
+}
