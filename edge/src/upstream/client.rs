@@ -30,6 +30,8 @@ const MAX_REDIRECTS: usize = 5;
 /// Largest head of an answer, in bytes, and most headers in it.
 const HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
+/// Largest body that is decoded, in bytes: nothing that is encoded was asked for.
+const DECODED_BYTES: usize = 4 << 20;
 /// Memory set aside for a body before it comes, at most: lengths may be lies.
 const FIRST_CAPACITY: usize = 1 << 20;
 
@@ -154,7 +156,9 @@ impl Client {
         let body = match headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
             None | Some(b"identity") => bytes.freeze(),
             // It was not asked for, and some servers give it all the same.
-            Some(b"gzip" | b"x-gzip") => gzip::gunzip(&bytes, ask.limit).ok_or(UpstreamError::TooLarge)?,
+            Some(b"gzip" | b"x-gzip") => {
+                gzip::gunzip(&bytes, ask.limit.min(DECODED_BYTES)).ok_or(UpstreamError::TooLarge)?
+            }
             Some(_) => return Err(UpstreamError::Unexpected),
         };
         Ok(Answer {
