@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use weir_origin::control::{
-    store::{Millis, now},
-    ticket::{self, Policy},
+use weir_origin::control::store::now;
+use weir_shared::{
+    config::HumanDuration,
+    directory::PlaybackSecret,
+    id::StreamKey,
+    playback::{UnixMillis, policy::Policy, range::AddressRange, ticket},
 };
-use weir_shared::{config::HumanDuration, id::StreamKey};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -30,9 +32,15 @@ pub(crate) struct Sign {
     /// How long a viewer who got in may stay [default: as long as they like].
     #[arg(long, value_name = "DURATION")]
     stream_expires: Option<HumanDuration>,
-    /// The viewer's address, or a range of them.
+    /// How long until the address opens the stream [default: at once].
+    #[arg(long, value_name = "DURATION")]
+    activates: Option<HumanDuration>,
+    /// The viewer's address as the edge sees it, or a range of them.
     #[arg(long, value_name = "ADDRESS")]
-    allow_ip: Option<String>,
+    allow_ip: Option<AddressRange>,
+    /// The viewer's address as a proxy tells the edge, or a range of them.
+    #[arg(long, value_name = "ADDRESS")]
+    real_ip: Option<AddressRange>,
     /// Let the viewer in while the stream is backstage.
     #[arg(long)]
     preview: bool,
@@ -46,23 +54,26 @@ pub(crate) struct Sign {
 
 impl Sign {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        println!("{}", self.signed(now())?);
+        println!("{}", self.signed(UnixMillis::try_from(now()).unwrap_or_default())?);
         Ok(())
     }
 
-    fn signed(&self, at: Millis) -> anyhow::Result<String> {
+    fn signed(&self, at: UnixMillis) -> anyhow::Result<String> {
         anyhow::ensure!(
             !self.secret.is_empty(),
             "--secret: expected the stream's playback secret"
         );
-        let after = |time: Duration| at.saturating_add(Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX));
+        let after =
+            |time: Duration| at.saturating_add(UnixMillis::try_from(time.as_millis()).unwrap_or(UnixMillis::MAX));
         let policy = Policy {
             url_expire: after(self.expires.0),
+            url_activate: self.activates.map(|d| after(d.0)),
             stream_expire: self.stream_expires.map(|d| after(d.0)),
-            allow_ip: self.allow_ip.clone(),
+            allow_ip: self.allow_ip,
+            real_ip: self.real_ip,
             preview: self.preview,
         };
-        let ticket = ticket::mint(&self.stream_key, self.secret.as_bytes(), &policy)?;
+        let ticket = ticket::mint(&self.stream_key, &PlaybackSecret::new(&*self.secret), &policy)?;
         let query = ticket.query();
         let url = self.url.as_ref().map(|url| {
             let joint = if url.contains('?') { '&' } else { '?' };
@@ -88,7 +99,9 @@ mod tests {
             secret: "s".into(),
             expires: "1h".parse().unwrap(),
             stream_expires: None,
+            activates: None,
             allow_ip: None,
+            real_ip: None,
             preview: false,
             url: Some("https://w/app/show/index.m3u8?x=1".into()),
             json: false,

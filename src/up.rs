@@ -13,9 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use weir_edge::Edge;
 use weir_loadtest::{demo, publisher};
-use weir_origin::app::Origin;
+use weir_origin::{app::Origin, config::Srt};
 use weir_shared::{
-    config::{self, Fault, HumanDuration, Validate},
+    config::{self, Fault, HumanDuration, Secret, Validate},
     id::StreamKey,
     log,
     retry::Backoff,
@@ -100,11 +100,20 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
+    let mut config = config;
     let streams = named_streams(&args, &config)?;
+    let credential = fleet_credential(&mut config.origin);
     let playback_is_configured = config.origin.control.playback.is_some();
     let origin = Origin::start(config.origin).await?;
     let mut edge_config = config.edge;
     edge_config.origins = vec![format!("http://{}", reachable(origin.http))];
+    edge_config
+        .directory
+        .get_or_insert_with(|| weir_edge::config::Directory {
+            // Keys that nobody made by the API are the origin's to know, and open (`any_key`).
+            unknown: weir_edge::config::Unknown::Open,
+            ..weir_edge::config::Directory::new(vec![format!("http://{}", reachable(origin.api))], credential)
+        });
     let edge = Edge::start(edge_config).await?;
     if !playback_is_configured && let Some(base) = playback_base(&edge) {
         origin.set_playback_base(&base);
@@ -133,12 +142,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the two nodes know and nobody else: the file's, or one for this run.
+fn fleet_credential(origin: &mut weir_origin::config::Config) -> Secret {
+    let directory = origin.directory.get_or_insert_with(|| weir_origin::config::Directory {
+        credential: Secret::new(format!("{:032x}", rand::random::<u128>())),
+        url: None,
+    });
+    directory.credential.clone()
+}
+
 fn configuration(args: &Args) -> anyhow::Result<Config> {
     let mut config = match &args.config {
         Some(path) => config::load::<Config>(path)?,
         None => {
             let mut config = Config::default();
             config.origin.any_key = true;
+            config.origin.srt = Some(Srt::default());
             config
         }
     };
@@ -153,6 +172,9 @@ fn configuration(args: &Args) -> anyhow::Result<Config> {
         }
         if let Some(rtmps) = &mut config.origin.rtmps {
             place(&mut rtmps.listen, args);
+        }
+        if let Some(srt) = &mut config.origin.srt {
+            place(&mut srt.listen, args);
         }
         config.edge.place(|listen| place(listen, args));
     }
@@ -241,6 +263,7 @@ fn ready_line(origin: &Origin, edge: &Edge, streams: &[StreamKey]) -> serde_json
         "origin": {
             "http": format!("http://{}", reachable(origin.http)),
             "rtmp": format!("rtmp://{}/app", reachable(origin.rtmp)),
+            "srt": origin.srt.map(|srt| format!("srt://{}", reachable(srt))),
             "admin": format!("http://{}", reachable(origin.admin)),
             "api": format!("http://{}", reachable(origin.api)),
         },
@@ -260,6 +283,9 @@ fn welcome(origin: &Origin, edge: &Edge, demo: bool) -> String {
             line("watch", format!("http://{http}/play/{DEMO_KEY}"));
         }
         line("push", format!("rtmp://{rtmp}/app   with any stream key, say `show`"));
+        if let Some(srt) = origin.srt.map(reachable) {
+            line("", format!("srt://{srt}?streamid=show   MPEG-TS, for lossy networks"));
+        }
         line("watch", format!("http://{http}/play/show"));
         line("players", format!("http://{http}/app/show/index.m3u8"));
     }

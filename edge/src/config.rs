@@ -133,10 +133,35 @@ pub struct Directory {
     /// Streams remembered.
     #[serde(default = "Directory::default_max_records")]
     pub max_records: u64,
+    /// What becomes of streams that it does not know.
+    #[serde(default)]
+    pub unknown: Unknown,
+}
+
+/// What becomes of streams that the directory does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unknown {
+    /// There are no such streams.
+    #[default]
+    Refuse,
+    /// Open to all, if an origin has them (`any_key`): for development.
+    Open,
 }
 
 impl Directory {
-    fn default_max_records() -> u64 {
+    /// With everything else as it is by default.
+    pub fn new(origins: Vec<String>, credential: Secret) -> Self {
+        Self {
+            origins,
+            credential,
+            ca: None,
+            max_records: Self::default_max_records(),
+            unknown: Unknown::default(),
+        }
+    }
+
+    const fn default_max_records() -> u64 {
         100_000
     }
 }
@@ -311,6 +336,7 @@ mod tests {
                 credential: Secret::new("short"),
                 ca: None,
                 max_records: 0,
+                unknown: Unknown::Refuse,
             }),
             ..Config::default()
         };

@@ -56,6 +56,7 @@ pub struct Directory {
     /// What the long poll said lately; `None`: the stream is gone.
     news: Cache<StreamKey, Option<Arc<StreamRecord>>>,
     fetches: Semaphore,
+    opens_unknown: bool,
     client: Client,
     metrics: Arc<Metrics>,
 }
@@ -78,6 +79,7 @@ impl Directory {
                 .time_to_live(NEWS_LIFE)
                 .build(),
             fetches: Semaphore::new(MAX_FETCHES),
+            opens_unknown: config.unknown == config::Unknown::Open,
             client: Client::new(config)?,
             metrics,
         }))
@@ -112,6 +114,11 @@ impl Directory {
             Err(NoRecord::Busy) => "shed",
         });
         found
+    }
+
+    /// Whether streams that have no record are open to all.
+    pub const fn opens_unknown(&self) -> bool {
+        self.opens_unknown
     }
 
     /// What is known of a stream already.

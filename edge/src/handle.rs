@@ -30,7 +30,7 @@ use weir_shared::{
 use crate::{
     auth::{Auth, Granted, Known, Verdict},
     cache::{self, Entry, Kind, Store},
-    directory::Directory,
+    directory::{Directory, NoRecord},
     entrance,
     live::{
         Moment as _,
@@ -159,7 +159,10 @@ impl Edge {
         let Some(directory) = &self.directory else {
             return Ok(Known::default());
         };
-        let record = directory.record(target.key()).await?;
+        let record = match directory.record(target.key()).await {
+            Err(NoRecord::Unknown) if directory.opens_unknown() => return Ok(Known::default()),
+            record => record?,
+        };
         Ok(Known {
             closed: record.closed().filter(|_| !self.plays_out(target)),
             record: Some(record),

@@ -19,7 +19,7 @@ use crate::{
     package::segmenter::Targets,
 };
 
-pub use ingest::{Backup, Rtmp, Rtmps, Stream, Tls, Webhook};
+pub use ingest::{Backup, Rtmp, Rtmps, Srt, Stream, Tls, Webhook};
 
 /// Everything an origin needs to know. Every key has a default but none is unknown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub struct Config {
     pub rtmp: Rtmp,
     /// The same over TLS.
     pub rtmps: Option<Rtmps>,
+    /// The same over SRT.
+    pub srt: Option<Srt>,
     /// The certificate of every TLS port.
     pub tls: Tls,
     /// Asked about every publish, after its credentials were right.
@@ -131,6 +133,7 @@ impl Default for Config {
             http: Listen::local(8081),
             rtmp: Rtmp::default(),
             rtmps: None,
+            srt: None,
             tls: Tls::default(),
             admission_webhook: None,
             admin: Listen::local(9081),

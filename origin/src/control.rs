@@ -20,5 +20,4 @@ pub mod secret;
 pub mod service;
 pub mod sse;
 pub mod store;
-pub mod ticket;
 pub mod webhook;

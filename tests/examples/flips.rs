@@ -56,6 +56,7 @@ async fn main() -> anyhow::Result<()> {
         credential: Secret::new(CREDENTIAL),
         ca: None,
         max_records: 1000,
+        unknown: config::Unknown::Refuse,
     };
     let edge = Directory::new(&edge_config, Arc::new(Metrics::new(&prometheus::Registry::new())?))?;
     let stop = CancellationToken::new();

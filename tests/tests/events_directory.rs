@@ -99,6 +99,7 @@ fn edge_config(origins: &[SocketAddr], credential: &str) -> EdgeConfig {
         credential: Secret::new(credential),
         ca: None,
         max_records: 1000,
+        unknown: weir_edge::config::Unknown::Refuse,
     }
 }
 

@@ -61,7 +61,6 @@ const PURE: &[&str] = &[
     "origin/src/control/lifecycle.rs",
     "origin/src/control/model.rs",
     "origin/src/control/number.rs",
-    "origin/src/control/ticket.rs",
     "loadtest/src/address.rs",
     "loadtest/src/arrival.rs",
     "loadtest/src/content.rs",

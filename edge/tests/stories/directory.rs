@@ -70,12 +70,7 @@ impl FakeDirectory {
 
     /// What an edge is told of it.
     pub(crate) fn config(&self) -> config::Directory {
-        config::Directory {
-            origins: vec![format!("http://{}", self.addr)],
-            credential: Secret::new(CREDENTIAL),
-            ca: None,
-            max_records: 1000,
-        }
+        config::Directory::new(vec![format!("http://{}", self.addr)], Secret::new(CREDENTIAL))
     }
 
     /// Changes a stream and tells the edges.

@@ -19,6 +19,7 @@ use crate::{
     ingest::{
         catalog::{self, Catalog, Credential, Secrets, TokenHash},
         redacted,
+        secret::Secret,
     },
     live::{health::PublisherReport, lifecycle::State, registry::Registry},
 };
@@ -59,6 +60,7 @@ impl MediaNode {
             allow_key_only: false,
             primary: secrets(&told.username, &told.password, &told.token),
             backup: secrets(&told.username, &told.backup_password, &told.backup_token),
+            passphrase: Some(Secret::new(&told.passphrase)),
             on_rotate: match policy.on_rotate {
                 model::OnRotate::Keep => catalog::OnRotate::Keep,
                 model::OnRotate::Kick => catalog::OnRotate::Kick,

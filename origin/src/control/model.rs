@@ -145,6 +145,9 @@ pub struct Credentials {
     pub passphrase: String,
     /// Signs playback policies.
     pub playback_secret: String,
+    /// The one before the last rotation: what it signed is still valid.
+    #[serde(default)]
+    pub previous_playback_secret: Option<String>,
 }
 
 impl std::fmt::Debug for Credentials {

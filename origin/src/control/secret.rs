@@ -39,6 +39,7 @@ pub fn credentials() -> Credentials {
         backup_token: token(),
         passphrase: random(24),
         playback_secret: playback_secret(),
+        previous_playback_secret: None,
     }
 }
 

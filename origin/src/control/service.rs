@@ -54,6 +54,15 @@ pub enum Refused {
     Store(#[from] StoreError),
 }
 
+/// What becomes of a stream's playback secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Renewal {
+    /// A new one signs from now on; what the present one signed stays valid until the next rotation.
+    pub rotate: bool,
+    /// Nothing but the newest is valid.
+    pub revoke_previous: bool,
+}
+
 /// Which version of a stream a caller means to change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfMatch {

@@ -239,7 +239,7 @@ impl Inner {
 }
 
 fn fixed_ports(policy: &StreamPolicy) -> impl Iterator<Item = u16> {
-    [policy.ports.rtmp, policy.ports.rtmps].into_iter().flatten()
+    policy.ports.iter()
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Signed playback: whether a stream needs it, its secret, and tickets for viewers.
 
-use std::net::IpAddr;
-
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use utoipa::{
@@ -12,6 +10,10 @@ use utoipa::{
     },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
+use weir_shared::{
+    directory::PlaybackSecret,
+    playback::{UnixMillis, policy::Policy, range::AddressRange, ticket},
+};
 
 use super::{
     ApiState,
@@ -23,8 +25,8 @@ use crate::control::{
     lifecycle::Millis,
     model::{Scope, Stream},
     number::{optional_whole, whole},
+    service::Renewal,
     store::now,
-    ticket::{self, Policy},
 };
 
 /// Longest life of a ticket: a year, in seconds.
@@ -91,16 +93,6 @@ fn address_range() -> RefOr<Schema> {
     RefOr::T(Schema::AnyOf(any))
 }
 
-/// An address, or a range of them.
-fn is_address_range(text: &str) -> bool {
-    let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
-    let Ok(address) = address.parse::<IpAddr>() else {
-        return false;
-    };
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    bits.is_none_or(|bits| bits.len() <= 3 && bits.parse::<u8>().is_ok_and(|bits| bits <= longest))
-}
-
 impl TicketOrder {
     fn policy(&self, at: Millis) -> Result<Policy, Problem> {
         let mut wrong = Vec::new();
@@ -111,7 +103,12 @@ impl TicketOrder {
         if self.stream_expire_sec.is_some_and(|s| !lives(s)) {
             wrong.push(FieldError::new("streamExpireSec", "1 to 31536000"));
         }
-        if self.allow_ip.as_ref().is_some_and(|text| !is_address_range(text)) {
+        let allow_ip = self
+            .allow_ip
+            .as_ref()
+            .map(|text| text.parse::<AddressRange>())
+            .transpose();
+        if allow_ip.is_err() {
             wrong.push(FieldError::new(
                 "allowIp",
                 "an IP address or a range like 203.0.113.0/24",
@@ -120,12 +117,13 @@ impl TicketOrder {
         if !wrong.is_empty() {
             return Err(Problem::invalid(wrong));
         }
-        let after = |seconds: u32| at.saturating_add(Millis::from(seconds) * 1000);
+        let at = UnixMillis::try_from(at).unwrap_or_default();
+        let after = |seconds: u32| at.saturating_add(UnixMillis::from(seconds) * 1000);
         Ok(Policy {
-            url_expire: after(self.expires_in_sec),
             stream_expire: self.stream_expire_sec.map(after),
-            allow_ip: self.allow_ip.clone(),
+            allow_ip: allow_ip.ok().flatten(),
             preview: self.preview,
+            ..Policy::until(after(self.expires_in_sec))
         })
     }
 }
@@ -160,8 +158,8 @@ async fn mint(
     caller.may_in(&of.project, Scope::StreamsWrite)?;
     let policy = order.unwrap_or_default().policy(now())?;
     let stream = api.control.stream(&of.project, &of.id).await?;
-    let secret = stream.credentials.playback_secret.as_bytes();
-    let ticket = ticket::mint(&stream.key, secret, &policy).map_err(|error| {
+    let secret = PlaybackSecret::new(stream.credentials.playback_secret.clone());
+    let ticket = ticket::mint(&stream.key, &secret, &policy).map_err(|error| {
         tracing::error!(%error, "a policy could not be written");
         Problem::internal()
     })?;
@@ -181,7 +179,7 @@ async fn mint(
     optional.into_iter().flatten().for_each(signed);
     [&mut urls.player, &mut urls.thumbnail].into_iter().for_each(signed);
     Ok(Json(TicketView {
-        expires_at: timestamp(policy.url_expire),
+        expires_at: timestamp(Millis::try_from(policy.url_expire).unwrap_or(Millis::MAX)),
         policy: ticket.policy,
         signature: ticket.signature,
         query,
@@ -196,6 +194,8 @@ struct SignedPlayback {
     enabled: bool,
     /// Key of the HMAC-SHA256 over `<streamKey>.<policy>`; for `weir sign` and your own minting.
     secret: String,
+    /// The secret before the last rotation: what it signed is still valid.
+    previous_secret: Option<String>,
 }
 
 impl SignedPlayback {
@@ -203,6 +203,7 @@ impl SignedPlayback {
         Json(Self {
             enabled: stream.settings.signed_playback,
             secret: stream.credentials.playback_secret.clone(),
+            previous_secret: stream.credentials.previous_playback_secret.clone(),
         })
     }
 }
@@ -211,10 +212,14 @@ impl SignedPlayback {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct SignedPlaybackChange {
     enabled: bool,
-    /// Make a new secret: every ticket that was minted is worth nothing from now on.
+    /// Make a new secret. What the present one signed stays valid until the next rotation.
     #[serde(default)]
     #[schema(default = false)]
     rotate_secret: bool,
+    /// Only the newest secret counts from now on: tickets that others signed are worth nothing, and their viewers are cut.
+    #[serde(default)]
+    #[schema(default = false)]
+    revoke_previous: bool,
 }
 
 /// Read the signed-playback settings
@@ -244,33 +249,13 @@ async fn change_settings(
 ) -> Result<Json<SignedPlayback>, Problem> {
     caller.may_in(&of.project, Scope::StreamsWrite)?;
     let change = body.value;
+    let renewal = Renewal {
+        rotate: change.rotate_secret,
+        revoke_previous: change.revoke_previous,
+    };
     let stream = api
         .control
-        .set_signed_playback(&of.project, &of.id, change.enabled, change.rotate_secret)
+        .set_signed_playback(&of.project, &of.id, change.enabled, renewal)
         .await?;
     Ok(SignedPlayback::of(&stream))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_and_ranges_are_told_from_other_texts() {
-        for good in ["203.0.113.7", "203.0.113.0/24", "0.0.0.0/0", "2001:db8::/32", "::1"] {
-            assert!(is_address_range(good), "{good}");
-        }
-        for bad in [
-            "",
-            "/",
-            "203.0.113.7/33",
-            "203.0.113/24",
-            "::/129",
-            "1.2.3.4/-1",
-            "1.2.3.4/",
-            "host",
-        ] {
-            assert!(!is_address_range(bad), "{bad}");
-        }
-    }
 }

@@ -61,7 +61,10 @@ pub fn of(stream: &Stream, owner: Option<String>) -> StreamRecord {
             backup: None,
         },
         signed_playback: settings.signed_playback,
-        playback_secrets: vec![PlaybackSecret::new(stream.credentials.playback_secret.clone())],
+        playback_secrets: std::iter::once(&stream.credentials.playback_secret)
+            .chain(&stream.credentials.previous_playback_secret)
+            .map(PlaybackSecret::new)
+            .collect(),
         limits: Limits {
             dvr_seconds: if settings.dvr_enabled { settings.dvr_duration } else { 0 },
         },

@@ -2,7 +2,7 @@
 
 use weir_shared::id::{ProjectId, StreamId, StreamKey};
 
-use super::{ATTEMPTS, Consequences, Control, IfMatch, Refused};
+use super::{ATTEMPTS, Consequences, Control, IfMatch, Refused, Renewal};
 use crate::control::{
     lifecycle::{Action, Event, State, Status},
     model::{Limits, OnRotate, Settings, Stream},
@@ -173,18 +173,23 @@ impl Control {
         .await
     }
 
-    /// Whether playback has to be signed, and with which secret; `renew`: with a new one.
+    /// Whether playback has to be signed, and with which secrets.
     pub async fn set_signed_playback(
         &self,
         project: &ProjectId,
         id: &StreamId,
         enabled: bool,
-        renew: bool,
+        renewal: Renewal,
     ) -> Result<Stream, Refused> {
         self.change(project, id, IfMatch::Any, |stream, _, _| {
             stream.settings.signed_playback = enabled;
-            if renew {
-                stream.credentials.playback_secret = secret::playback_secret();
+            let credentials = &mut stream.credentials;
+            if renewal.rotate {
+                let previous = std::mem::replace(&mut credentials.playback_secret, secret::playback_secret());
+                credentials.previous_playback_secret = Some(previous);
+            }
+            if renewal.revoke_previous {
+                credentials.previous_playback_secret = None;
             }
             Ok(Consequences::default())
         })
