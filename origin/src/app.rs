@@ -24,6 +24,7 @@ use crate::{
     control::{
         addresses::{AddressBook, Addresses},
         api::{self, ApiState},
+        fleet,
         metrics::ControlMetrics,
         model::DEFAULT,
         node::News,
@@ -146,6 +147,8 @@ impl Origin {
         let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp, srt_at)?));
         let (news, heard) = mpsc::channel(NEWS_QUEUE);
         tasks.spawn(control.clone().run(heard, stop.clone()));
+        tasks.spawn(control.clone().follow(stop.clone()));
+        tasks.spawn(fleet::watch(control.store.clone(), stop.clone()));
         let configured = config.streams.iter().map(|s| s.key.clone()).collect();
         tasks.spawn(node::report(
             registry.clone(),

@@ -17,7 +17,7 @@ use weir_shared::id::StreamKey;
 
 use super::Refusal;
 
-pub use policy::{Credential, OnRotate, OwnPorts, SaltSecret, Secrets, StreamPolicy, Takeover, TokenHash};
+pub use policy::{Credential, OnRotate, OwnPorts, SaltSecret, Secrets, StreamPolicy, Takeover, Timers, TokenHash};
 
 /// Streams known at once.
 pub const STREAMS_MAX: usize = 100_000;

@@ -3,7 +3,7 @@
 //!
 //! Before this: the configuration or the control plane. After this: `ingest/admission/judge.rs`.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -40,6 +40,17 @@ pub struct StreamPolicy {
     pub ports: OwnPorts,
     pub on_rotate: OnRotate,
     pub takeover: Takeover,
+    /// `None`: those of the configuration file.
+    pub timers: Option<Timers>,
+}
+
+/// How long a stream waits for its publisher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timers {
+    /// Once it is gone.
+    pub grace: Duration,
+    /// While it is connected and sends nothing.
+    pub idle: Duration,
 }
 
 /// What opens one slot of a stream: any one of these.
@@ -119,6 +130,7 @@ impl StreamPolicy {
             ports: OwnPorts::default(),
             on_rotate: OnRotate::default(),
             takeover: Takeover::default(),
+            timers: None,
         }
     }
 
