@@ -16,6 +16,8 @@ const PURE: &[&str] = &[
     "edge/src/upstream/placement.rs",
     "shared/src/playback.rs",
     "shared/src/playback",
+    "shared/src/serve/limits.rs",
+    "shared/src/serve/pace.rs",
     "edge/src/target.rs",
     "edge/src/entrance.rs",
     "edge/src/auth/credentials.rs",

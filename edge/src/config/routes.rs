@@ -11,7 +11,7 @@ const MAX_ROUTES: usize = 256;
 const MAX_BACKUPS: usize = 8;
 
 /// Requests below a prefix go to another server, whose playlists are followed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// `/live`; `/`: everything.
