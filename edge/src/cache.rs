@@ -1,27 +1,28 @@
 //! Objects that are immutable by name (init sections, segments, parts) and, for a moment, multivariant playlists.
 //!
-//! Before this: `handle.rs` and `live/follower.rs`, which want an object. After this: `upstream.rs`.
+//! Before this: `handle.rs`, `route/serve.rs` and the followers, which want an object. After this: `upstream.rs`.
 //!
 //! Whoever asks first leads: the fetch runs in a task of its own, so that a viewer who leaves cancels nothing, and all
 //! who ask meanwhile wait for the same answer.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+mod entry;
+mod freshness;
+
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dashmap::{DashMap, Entry as MapEntry};
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use moka::{future::Cache, policy::EvictionPolicy};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
-use weir_shared::serve::gzip::gzip;
 
 use crate::{
     metrics::Metrics,
-    upstream::{Answer, Upstream, UpstreamError},
+    upstream::{Patience, Resource, Upstream, UpstreamError, Via},
 };
+
+pub use entry::{Entry, etag};
 
 /// Largest media object, in bytes.
 const OBJECT_LIMIT: usize = 64 << 20;
@@ -30,35 +31,22 @@ const OBJECT_LIMIT: usize = 64 << 20;
 const HELD_TIMEOUT: Duration = Duration::from_secs(32);
 /// Longest wait for an object that is there; a stream that is just starting is waited for by the origin.
 const PLAIN_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long one who may have it says nothing before the next is asked as well.
+const PLAIN_HEDGE: Duration = Duration::from_secs(1);
+/// The same for what may be held or large: longer than a part is made, and short of what a player has in hand.
+const HELD_HEDGE: Duration = Duration::from_millis(2500);
 /// How long an absent object stays known as absent.
 const NEGATIVE_LIFE: Duration = Duration::from_secs(1);
 /// Absent objects remembered.
 const NEGATIVE_ENTRIES: u64 = 10_000;
-/// How long a multivariant playlist is reused.
+/// How long a multivariant playlist is reused, and a media playlist that nobody follows.
 const SHORT_LIFE: Duration = Duration::from_millis(500);
-/// Multivariant playlists kept.
+/// Playlists kept.
 const SHORT_ENTRIES: u64 = 10_000;
 /// Fetches that one request takes part in, at most.
 const TRIES: usize = 2;
 /// Fetches under way at once.
 const MAX_FLIGHTS: usize = 10_000;
-
-/// An object in memory.
-#[derive(Debug)]
-pub struct Entry {
-    pub body: Bytes,
-    pub content_type: HeaderValue,
-    pub etag: HeaderValue,
-    pub fetched: Instant,
-    gzipped: OnceLock<Bytes>,
-}
-
-impl Entry {
-    /// The body gzip-encoded (playlists only), made once.
-    pub fn gzipped(&self) -> Bytes {
-        self.gzipped.get_or_init(|| gzip(&self.body)).clone()
-    }
-}
 
 /// Why there is no object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +63,18 @@ pub enum Absent {
     Ending,
 }
 
+impl Absent {
+    /// Whether those who ask next are better told so than let through: the fleet's own 4xx; of others, who may storm or
+    /// be of any size, everything.
+    fn is_lasting(&self, foreign: bool) -> bool {
+        match self {
+            Self::Refused { status, .. } => foreign || status.is_client_error(),
+            Self::Upstream(error) => *error == UpstreamError::TooLarge || foreign,
+            Self::Shed | Self::Ending => false,
+        }
+    }
+}
+
 /// What is known of an object before it is asked for: decides how long it, or its absence, is kept and how long to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -83,14 +83,10 @@ pub enum Kind {
     /// A part, segment or init section that a followed playlist lists or hints: it is there or will be next. Absence is
     /// neither believed nor remembered: whoever asked too early must not take it from those who ask in time.
     Listed,
+    /// What a playlist of somebody else's has named at some time: its absence is believed.
+    Named,
     /// A part, segment or init section that nothing vouches for.
     Unlisted,
-}
-
-impl Kind {
-    const fn is_immutable(self) -> bool {
-        !matches!(self, Self::Multivariant)
-    }
 }
 
 /// A call's part in a fetch.
@@ -152,15 +148,26 @@ impl Store {
         })
     }
 
-    /// The object at this origin path: from memory, from a fetch under way, or from an origin.
+    /// One of the fleet's own objects, at this origin path.
     pub async fn get(self: &Arc<Self>, path: &str, kind: Kind) -> Outcome {
-        let key: Arc<str> = path.into();
-        if let Some(found) = self.lookup(&key, kind).await {
-            return found;
+        match self.lookup(path, kind).await {
+            Some(found) => found,
+            None => self.fetched(Resource::own(path), kind).await,
         }
+    }
+
+    /// The object: from memory, from a fetch under way, or from upstream.
+    pub async fn get_resource(self: &Arc<Self>, resource: &Resource, kind: Kind) -> Outcome {
+        match self.lookup(&resource.key, kind).await {
+            Some(found) => found,
+            None => self.fetched(resource.clone(), kind).await,
+        }
+    }
+
+    async fn fetched(self: &Arc<Self>, resource: Resource, kind: Kind) -> Outcome {
         let mut outcome = Err(Absent::Upstream(UpstreamError::Broken));
         for _ in 0..TRIES {
-            let (flight, mut landing) = self.join_or_lead(&key, kind)?;
+            let (flight, mut landing) = self.join_or_lead(&resource, kind)?;
             let landed = landing.wait_for(Option::is_some).await;
             outcome = match landed.as_deref() {
                 Ok(Some(outcome)) => outcome.clone(),
@@ -182,8 +189,8 @@ impl Store {
         outcome
     }
 
-    async fn lookup(&self, key: &Arc<str>, kind: Kind) -> Option<Outcome> {
-        if let Some(entry) = self.kept(key, kind).await {
+    async fn lookup(&self, key: &str, kind: Kind) -> Option<Outcome> {
+        if let Some(entry) = self.kept(key).await {
             self.count("hit");
             return Some(Ok(entry));
         }
@@ -195,24 +202,23 @@ impl Store {
         Some(Err(absent))
     }
 
-    async fn kept(&self, key: &Arc<str>, kind: Kind) -> Option<Arc<Entry>> {
-        if kind.is_immutable() {
-            self.immutable.get(key).await
-        } else {
-            self.short.get(key).await
+    async fn kept(&self, key: &str) -> Option<Arc<Entry>> {
+        if let Some(entry) = self.immutable.get(key).await {
+            return Some(entry).filter(|entry| entry.is_good());
         }
+        self.short.get(key).await
     }
 
     fn join_or_lead(
         self: &Arc<Self>,
-        key: &Arc<str>,
+        resource: &Resource,
         kind: Kind,
     ) -> Result<(Flight, watch::Receiver<Option<Outcome>>), Absent> {
         if self.stop.is_cancelled() {
             return Err(Absent::Ending);
         }
         let full = self.flights.len() >= MAX_FLIGHTS;
-        match self.flights.entry(key.clone()) {
+        match self.flights.entry(resource.key.clone()) {
             MapEntry::Occupied(flight) => {
                 self.count("join");
                 Ok((Flight::Joined, flight.get().clone()))
@@ -222,17 +228,24 @@ impl Store {
                 Err(Absent::Shed)
             }
             MapEntry::Vacant(place) => {
+                if let Via::Route { route, .. } = &resource.via
+                    && kind == Kind::Unlisted
+                    && !route.may_guess()
+                {
+                    self.metrics.shed.with_label_values(&["unknown_names"]).inc();
+                    return Err(Absent::Shed);
+                }
                 self.count("lead");
                 let (lands, flight) = watch::channel(None);
                 place.insert(flight.clone());
-                let (store, key) = (self.clone(), key.clone());
+                let (store, resource) = (self.clone(), resource.clone());
                 tokio::spawn(async move {
                     let landing = Landing {
                         store: &store,
-                        key: &key,
+                        key: &resource.key,
                     };
                     let outcome = tokio::select! {
-                        outcome = store.fetch(&key, kind) => outcome,
+                        outcome = store.fetch(&resource, kind) => outcome,
                         () = store.stop.cancelled() => Err(Absent::Ending),
                     };
                     // Stored first, then off the list, then told: nobody in between starts a second fetch.
@@ -244,60 +257,45 @@ impl Store {
         }
     }
 
-    async fn fetch(&self, key: &Arc<str>, kind: Kind) -> Outcome {
+    async fn fetch(&self, resource: &Resource, kind: Kind) -> Outcome {
         // Someone else's fetch may have landed between this one's look-up and its lead.
-        if let Some(entry) = self.kept(key, kind).await {
+        if let Some(entry) = self.kept(&resource.key).await {
             return Ok(entry);
         }
-        let wait = match kind {
-            Kind::Multivariant => PLAIN_TIMEOUT,
-            Kind::Listed | Kind::Unlisted => HELD_TIMEOUT,
+        let (wait, hedge) = match kind {
+            Kind::Multivariant => (PLAIN_TIMEOUT, PLAIN_HEDGE),
+            Kind::Listed | Kind::Named | Kind::Unlisted => (HELD_TIMEOUT, HELD_HEDGE),
         };
-        let outcome = match self.upstream.get(key, Instant::now() + wait, OBJECT_LIMIT).await {
-            Ok(answer) => found(key, answer),
+        let patience = Patience {
+            deadline: Instant::now() + wait,
+            hedge,
+        };
+        let outcome = match self.upstream.get(resource, patience, OBJECT_LIMIT).await {
+            Ok(answer) => entry::found(resource, kind, answer),
             Err(error) => Err(Absent::Upstream(error)),
         };
-        match &outcome {
-            Ok(entry) if kind.is_immutable() => self.immutable.insert(key.clone(), entry.clone()).await,
-            Ok(entry) => self.short.insert(key.clone(), entry.clone()).await,
-            Err(absent @ Absent::Refused { status, .. }) if status.is_client_error() && kind != Kind::Listed => {
-                self.negative.insert(key.clone(), absent.clone()).await;
+        self.keep(resource, kind, &outcome).await;
+        outcome
+    }
+
+    async fn keep(&self, resource: &Resource, kind: Kind, outcome: &Outcome) {
+        let foreign = matches!(resource.via, Via::Route { .. });
+        let key = resource.key.clone();
+        match outcome {
+            Ok(entry) if kind == Kind::Multivariant || (foreign && entry.is_playlist()) => {
+                self.short.insert(key, entry.clone()).await;
+            }
+            Ok(entry) if entry.is_good() => self.immutable.insert(key, entry.clone()).await,
+            Ok(_) => {}
+            // The same question again has the same answer, for a moment.
+            Err(absent) if kind != Kind::Listed && absent.is_lasting(foreign) => {
+                self.negative.insert(key, absent.clone()).await;
             }
             Err(_) => {}
         }
-        outcome
     }
 
     fn count(&self, result: &'static str) {
         self.metrics.lookups.with_label_values(&[result]).inc();
     }
-}
-
-/// The validator of an object: its name, because names are never reused. The same for a segment that was fetched and one
-/// that was put together from its parts.
-pub fn etag(path: &str) -> HeaderValue {
-    let name = path.split_once("/d/").map_or(path, |(_, name)| name);
-    HeaderValue::try_from(format!("\"{name}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
-}
-
-/// What an origin's answer means for an object.
-fn found(key: &str, answer: Answer) -> Outcome {
-    if answer.status == StatusCode::OK {
-        let kind = answer.headers.get(header::CONTENT_TYPE).cloned();
-        return Ok(Arc::new(Entry {
-            content_type: kind.unwrap_or(HeaderValue::from_static("application/mp4")),
-            etag: etag(key),
-            body: answer.body,
-            fetched: Instant::now(),
-            gzipped: OnceLock::new(),
-        }));
-    }
-    if !answer.status.is_client_error() && !answer.status.is_server_error() {
-        // Redirects are not followed, and nothing else was asked for.
-        return Err(Absent::Upstream(UpstreamError::Unexpected));
-    }
-    Err(Absent::Refused {
-        status: answer.status,
-        reason: answer.into_reason(),
-    })
 }

@@ -2,6 +2,7 @@
 
 mod limits;
 mod playback;
+mod routes;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -14,6 +15,7 @@ use weir_shared::config::{ByteSize, Fault, HumanDuration, Secret, Validate};
 
 pub use limits::{Limits, Requests};
 pub use playback::{Algorithm, Jwt, Playback};
+pub use routes::{QueryRule, Route, upstream_parts};
 
 /// Everything an edge needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +28,10 @@ pub struct Config {
     pub admin: Listen,
     /// Base addresses of origins, asked in this order: `http://10.0.0.5:8081`.
     pub origins: Vec<String>,
+    /// Base addresses of parent edges, asked before any origin.
+    pub parents: Vec<String>,
+    /// Prefixes that belong to somebody else's origin.
+    pub routes: Vec<Route>,
     /// Streams as the fleet's control plane knows them. Left out: every stream is asked of `origins`.
     pub directory: Option<Directory>,
     pub playback: Playback,
@@ -205,6 +211,8 @@ impl Default for Config {
             https: Some(Https::self_signed(local(8443))),
             admin: Listen { listen: local(9080) },
             origins: vec!["http://127.0.0.1:8081".to_owned()],
+            parents: Vec::new(),
+            routes: Vec::new(),
             directory: None,
             playback: Playback::default(),
             cache: Cache::default(),
@@ -301,10 +309,11 @@ impl Validate for Config {
                 .strip_prefix("http://")
                 .is_some_and(|rest| rest.parse::<http::uri::Authority>().is_ok())
         };
+        let elsewhere = !self.routes.is_empty() || !self.parents.is_empty();
         expect(
-            !self.origins.is_empty() && self.origins.len() <= 16 && self.origins.iter().all(base),
+            (elsewhere || !self.origins.is_empty()) && self.origins.len() <= 16 && self.origins.iter().all(base),
             "origins",
-            "1 to 16 addresses like http://10.0.0.5:8081, without a path",
+            "1 to 16 addresses like http://10.0.0.5:8081, without a path (none where there are parents or routes)",
         );
         if let Some(directory) = &self.directory {
             let base = |origin: &String| {
@@ -346,6 +355,12 @@ impl Validate for Config {
             "max_connections",
             "1 to 1000000",
         );
+        let base = |parent: &String| upstream_parts(parent).is_some_and(|(_, path)| path.is_empty());
+        expect(
+            self.parents.len() <= 16 && self.parents.iter().all(base),
+            "parents",
+            "at most 16 addresses like https://10.0.0.6:8443, without a path",
+        );
         for (key, time) in [
             ("drain.announce", self.drain.announce),
             ("drain.holds", self.drain.holds),
@@ -353,6 +368,7 @@ impl Validate for Config {
         ] {
             expect(time.0 <= Duration::from_secs(300), key, "0s to 5m");
         }
+        routes::validate(&self.routes, &mut faults);
         self.playback.check(&mut faults);
         self.limits.check(&mut faults);
         faults

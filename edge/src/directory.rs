@@ -129,12 +129,9 @@ impl Directory {
         self.opens_unknown
     }
 
-    /// Base addresses of the origins that have a stream, best first. Empty: not known.
-    pub async fn origins(&self, key: &StreamKey) -> Vec<String> {
-        let record = self.records.get(key).await;
-        record.map_or(Vec::new(), |record| {
-            record.origins.in_order().map(str::to_owned).collect()
-        })
+    /// What is known of a stream already.
+    pub async fn known_record(&self, key: &StreamKey) -> Option<Arc<StreamRecord>> {
+        self.records.get(key).await
     }
 
     async fn fetch(&self, key: &StreamKey) -> Result<Arc<StreamRecord>, NoRecord> {

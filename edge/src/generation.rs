@@ -23,6 +23,7 @@ use crate::{
     handle,
     live::followers::Followers,
     metrics::Metrics,
+    route::{Route, routes::Routes},
     upstream::Upstream,
     viewers::Viewers,
 };
@@ -88,7 +89,13 @@ impl Generation {
             (None, None) => None,
         };
         let directory = known.as_ref().map(|known| known.directory.clone());
-        let upstream = Arc::new(Upstream::new(&config.origins, directory.clone(), metrics.clone()));
+        let upstream = Arc::new(Upstream::new(
+            &config.parents,
+            &config.origins,
+            directory.clone(),
+            None,
+            metrics.clone(),
+        )?);
         let store = Store::new(
             config.cache.max_bytes.0,
             upstream.clone(),
@@ -98,6 +105,18 @@ impl Generation {
         let followers = Followers::new(
             config.follow.idle.0,
             config.follow.max_renditions,
+            upstream.clone(),
+            store.clone(),
+            metrics.clone(),
+            stop.clone(),
+        );
+        let routes = config
+            .routes
+            .iter()
+            .map(|route| Route::new(route, &upstream).map(Arc::new));
+        let routes = Routes::new(
+            routes.collect::<anyhow::Result<_>>()?,
+            (config.follow.idle.0, config.follow.max_renditions),
             upstream,
             store.clone(),
             metrics.clone(),
@@ -106,6 +125,7 @@ impl Generation {
         let verifier = Arc::new(Verifier::new(&config.playback, metrics.clone()).context("playback")?);
         let side = |tickets: Tickets| handle::Edge {
             followers: followers.clone(),
+            routes: routes.clone(),
             store: store.clone(),
             directory: directory.clone(),
             auth: Auth {

@@ -15,7 +15,7 @@ use weir_shared::{
     hls::{
         address::Object,
         name::{MediaObject, ObjectName},
-        position::{PartVerdict, Want, answer_part},
+        position::{PartNumber, PartVerdict, Want, answer_part},
         reload::{Reload, Skip},
     },
     id::{Epoch, RenditionName, StreamKey},
@@ -34,14 +34,17 @@ use crate::{
     directory::{Directory, NoRecord},
     entrance,
     live::{
+        Moment as _,
         followers::Followers,
-        hold::{self, HOLD_TARGET_DURATIONS},
+        hold::{self, Fate, HOLD_TARGET_DURATIONS},
         view::View,
     },
     metrics::Metrics,
     player,
     refusal::Refusal,
+    route::routes::Routes,
     target::Target,
+    upstream::Resource,
     viewers::Viewers,
     vod,
 };
@@ -50,6 +53,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Edge {
     pub followers: Arc<Followers>,
+    pub routes: Arc<Routes>,
     pub store: Arc<Store>,
     /// `None`: every stream is let in that an origin has.
     pub directory: Option<Arc<Directory>>,
@@ -97,7 +101,12 @@ impl Edge {
             method: &request.method,
             headers: &request.headers,
         };
-        if let Some(page) = player::respond(asked, request.uri.path()) {
+        let path = request.uri.path();
+        if let Some(route) = self.routes.find(path) {
+            let permit = self.limits.enter(peer.addr.ip(), None)?;
+            return Ok(permit.leave_with(self.routes.answer(route, request).await?));
+        }
+        if let Some(page) = player::respond(asked, path) {
             return Ok(page);
         }
         let target = target.ok_or(Refusal::NoSuchObject)?;
@@ -213,7 +222,7 @@ impl Edge {
         match object {
             MediaObject::Part(number) => match answer_part(&view.edge, number) {
                 PartVerdict::Absent => return Err(Refusal::NoSuchObject),
-                PartVerdict::Wait => return self.hinted_part(asked, path, &view).await,
+                PartVerdict::Wait => return self.hinted_part(asked, path, (key, rendition), &view, number).await,
                 PartVerdict::Lookup => {
                     if let Some(entry) = view.part(number) {
                         return Ok(stored(asked, entry));
@@ -236,11 +245,27 @@ impl Edge {
 
     /// The part that comes next: held until its bytes are here. The follower has asked for it already; all who wait
     /// share that fetch.
-    async fn hinted_part(&self, asked: Asked<'_>, path: &str, view: &View) -> Result<Response<Body>, Refusal> {
+    async fn hinted_part(
+        &self,
+        asked: Asked<'_>,
+        path: &str,
+        (key, rendition): (&StreamKey, &RenditionName),
+        view: &View,
+        number: PartNumber,
+    ) -> Result<Response<Body>, Refusal> {
         let _held = self.metrics.hold();
-        let longest: Duration = view.target_duration() * HOLD_TARGET_DURATIONS;
-        let fetched = timeout(longest, self.store.get(path, Kind::Listed)).await;
-        let entry = fetched.map_err(|_| Refusal::HeldTooLong)??;
+        let watched = self
+            .followers
+            .watched(key, rendition)
+            .ok_or(Refusal::OriginUnreachable)?;
+        let fate = |newest: &View| match answer_part(&newest.edge, number) {
+            _ if newest.epoch != view.epoch => Fate::Never,
+            PartVerdict::Wait => Fate::Coming,
+            PartVerdict::Lookup => Fate::Listed,
+            PartVerdict::Absent => Fate::Never,
+        };
+        let longest = view.target_duration() * HOLD_TARGET_DURATIONS;
+        let entry = hold::part(watched, &self.store, &Resource::own(path), fate, longest).await?;
         Ok(stored(asked, &entry))
     }
 }

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod player;
 pub mod refusal;
 pub mod reload;
+pub mod route;
 pub mod target;
 pub mod upstream;
 pub mod viewers;

@@ -14,6 +14,9 @@ pub struct Metrics {
     /// By outcome: `ok`, `refused`, `failed`, `timeout`.
     pub upstream: IntCounterVec,
     pub upstream_in_flight: IntGauge,
+    pub upstream_down: IntGauge,
+    pub upstream_failures: IntCounter,
+    pub hedges: IntCounter,
     pub followers: IntGauge,
     pub merge_failures: IntCounter,
     pub holding: IntGauge,
@@ -69,7 +72,25 @@ impl Metrics {
                 "weir_edge_upstream_in_flight",
                 "Requests to origins that are open now, held ones included.",
             )?,
-            followers: gauge("weir_edge_followers", "Renditions followed now.")?,
+            upstream_down: gauge(
+                "weir_edge_upstream_down",
+                "Origins, parents and routes' upstreams that failed and are asked last for a while.",
+            )?,
+            upstream_failures: add(
+                registry,
+                IntCounter::new(
+                    "weir_edge_upstream_failures_total",
+                    "How often one that was well failed: it did not answer, or broke off.",
+                )?,
+            )?,
+            hedges: add(
+                registry,
+                IntCounter::new(
+                    "weir_edge_upstream_hedges_total",
+                    "Requests that were sent to another one as well, because the first said nothing for too long.",
+                )?,
+            )?,
+            followers: gauge("weir_edge_followers", "Playlists followed now.")?,
             merge_failures: add(
                 registry,
                 IntCounter::new(

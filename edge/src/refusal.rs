@@ -31,6 +31,8 @@ pub enum Refusal {
     HeldTooLong,
     /// The origin's fault: it has not been heard of for too long.
     OriginUnreachable,
+    /// The fault of a route's upstream: its playlist can't be read.
+    UnreadableUpstream,
     /// The viewer's fault, or ours: a limit of `admit.rs`.
     Limited { limit: Limit, wait: Duration },
     /// Ours: a limit is reached.
@@ -107,6 +109,7 @@ impl Refusal {
                 "nothing new came from the origin within three target durations",
             ),
             Self::OriginUnreachable => passing("origin_unreachable", "no origin answered in time"),
+            Self::UnreadableUpstream => passing("unreadable_upstream", "the origin's playlist can't be read"),
             Self::Limited { limit, wait } => {
                 let (status, message) = match limit {
                     Limit::AddressRate => (S::TOO_MANY_REQUESTS, "too many requests from this address"),
@@ -144,6 +147,7 @@ mod tests {
         for (refusal, status) in [
             (Refusal::HeldTooLong, 503),
             (Refusal::OriginUnreachable, 503),
+            (Refusal::UnreadableUpstream, 503),
             (Refusal::Busy, 503),
             (Refusal::Ending, 503),
             (Refusal::DirectoryUnavailable, 503),

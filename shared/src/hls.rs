@@ -7,6 +7,7 @@ pub mod date;
 pub mod delta;
 pub mod multivariant;
 pub mod name;
+pub mod outline;
 pub mod parse;
 pub mod playlist;
 pub mod position;

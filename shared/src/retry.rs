@@ -33,6 +33,11 @@ impl Backoff {
         Duration::from_nanos(rng.random_range(0..=ceiling))
     }
 
+    /// The longest that the next pause may be.
+    pub fn ceiling(&self) -> Duration {
+        self.ceiling
+    }
+
     /// After a success: the next failure counts as the first.
     pub fn reset(&mut self) {
         self.ceiling = self.initial.min(self.max);

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use weir_shared::hls::{delta, playlist::MediaPlaylist};
 
-use super::view::{self, View};
+use super::{
+    Moment as _,
+    view::{self, View},
+};
 
 /// For how many target durations a playlist that goes back is not believed: an origin that lags behind another one
 /// catches up in that time; one that does not has started afresh with its clock set back.

@@ -1,38 +1,30 @@
-//! The one reader of a rendition's playlist at the origin: a task that keeps at most one blocking request open.
+//! The one reader of a playlist upstream: a task that keeps at most one blocking request open.
 //!
-//! Before this: `live/followers.rs`, which starts it. After this: `live/view.rs`, what viewers see. What an answer of the
-//! origin means is decided in `live/fit.rs`.
+//! Before this: `live/roster.rs`, which starts it. After this: what viewers see. How the fleet's playlists are read is
+//! known in `live/own.rs`, how those of others in `route/rendition.rs`.
 //!
 //! **The bytes come before the news:** the hinted part is asked for ahead, and a view is published only when the bytes
 //! of every part it announces for the first time are in memory.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::StatusCode;
 use rand::{SeedableRng as _, rngs::SmallRng};
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::watch, time::Instant};
 use weir_shared::{
     hls::{
-        parse,
-        playlist::MediaPlaylist,
-        position::{PartIndex, PartNumber, Want},
+        position::{PartIndex, Want},
         reload::{Reload, Skip},
     },
     retry::Backoff,
 };
 
-use super::{
-    fit::{self, Misfit},
-    view::{PartBytes, View, part_number},
-};
+use super::{Moment, fit::Misfit};
 use crate::{
-    cache::{Absent, Entry, Kind, Store},
+    cache::{Kind, Store},
     metrics::Metrics,
-    upstream::Upstream,
+    upstream::{Answer, Patience, Resource, Upstream},
 };
 
 /// Largest playlist, in bytes.
@@ -42,37 +34,90 @@ const PLAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses between tries while the origin does not answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Pause between two looks at a new life that has no complete segment yet.
+/// Pause between two looks at a playlist that is not far enough to be shown.
 const YOUNG_PAUSE: Duration = Duration::from_millis(100);
+/// An upstream that says nothing for so long while another could be asked is not waited for alone: so many parts, and
+/// at least this.
+const HEDGE_PARTS: u32 = 3;
+const SHORTEST_HEDGE: Duration = Duration::from_millis(1200);
 /// How long a stream that was live may be unknown to its origin before viewers are told so: its origin restarted and the
 /// encoder is on its way back. Players give up for good on a 404.
 const RETURN_GRACE: Duration = Duration::from_secs(30);
-/// Parts whose bytes one update waits for. More than a few means that much was missed: who wants old parts fetches them.
-const MAX_ANNOUNCED: usize = 32;
 /// Delta updates that may fail one after another before only full playlists are asked for.
 const MAX_MISFITS: u32 = 3;
 
 /// What a follower has to say.
-#[derive(Debug, Clone, Default)]
-pub struct State {
+#[derive(Debug)]
+pub struct State<M> {
     /// The newest view, if there ever was one.
-    pub view: Option<Arc<View>>,
+    pub view: Option<Arc<M>>,
     /// Since when the origin has not answered.
     pub down_since: Option<Instant>,
     /// The origin says that there is no such rendition: its status and, if short, its JSON reason.
     pub absent: Option<(StatusCode, Option<Bytes>)>,
 }
 
+impl<M> Default for State<M> {
+    fn default() -> Self {
+        Self {
+            view: None,
+            down_since: None,
+            absent: None,
+        }
+    }
+}
+
+/// A playlist upstream, and what its answers mean.
+pub trait Source: Send + Sync + 'static {
+    /// What viewers see of it.
+    type View: Moment;
+    /// An answer that could be read.
+    type Playlist: Send;
+
+    /// What is asked for.
+    fn resource(&self, reload: Reload) -> Resource;
+
+    /// `None`: it can't be read.
+    fn read(&self, answer: Answer) -> Option<Self::Playlist>;
+
+    /// Whether an upstream may hold requests, and whether it gives delta updates.
+    fn offers(&self, known: &Self::View) -> Offers;
+
+    /// The part that comes next.
+    fn hint(&self, known: &Self::View) -> Option<Resource>;
+
+    /// The answer to a request for what follows `known`: gives the full playlist.
+    fn update(&self, known: &Self::View, update: Self::Playlist) -> Result<Self::Playlist, Misfit>;
+
+    /// A full playlist after a gap, a misfit or at the very beginning. `down_for`: how long the upstream has given
+    /// nothing believable.
+    fn restart(
+        &self,
+        known: Option<&Self::View>,
+        playlist: Self::Playlist,
+        down_for: Option<Duration>,
+    ) -> Result<Self::Playlist, Misfit>;
+
+    /// Gets the bytes of what `playlist` announces for the first time; gives what viewers are shown then.
+    fn view(&self, known: Option<&Self::View>, playlist: Self::Playlist) -> impl Future<Output = Self::View> + Send;
+}
+
+/// EXT-X-SERVER-CONTROL, as far as it concerns a follower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offers {
+    pub blocks: bool,
+    pub skips: bool,
+}
+
 /// What a follower works with.
-pub struct Follower {
-    /// `/app/<key>/d/`
-    pub directory: String,
-    /// `<rendition>.m3u8`
-    pub file: String,
+pub struct Follower<S: Source> {
+    pub source: S,
     pub upstream: Arc<Upstream>,
     pub store: Arc<Store>,
     pub metrics: Arc<Metrics>,
-    pub state: watch::Sender<State>,
+    pub state: Arc<watch::Sender<State<S::View>>>,
+    /// The playlist itself, where it has just been read.
+    pub first: Option<S::Playlist>,
 }
 
 /// Why a follower ends.
@@ -92,8 +137,10 @@ enum Failure {
     Quiet,
     /// The update does not fit what is known: ask for the full playlist.
     Misfit,
-    /// A new life is not far enough to be shown: look again soon.
+    /// What there is, is not far enough to be shown: look again soon.
     Young,
+    /// It tells of a past that viewers have left behind: another origin may be about to catch up.
+    Behind,
     Absent(StatusCode, Option<Bytes>),
 }
 
@@ -101,7 +148,7 @@ impl From<Misfit> for Failure {
     fn from(misfit: Misfit) -> Self {
         match misfit {
             Misfit::NeedsFull => Self::Misfit,
-            Misfit::WentBack => Self::Down,
+            Misfit::WentBack => Self::Behind,
             Misfit::TooYoung => Self::Young,
         }
     }
@@ -116,32 +163,45 @@ struct Course {
     misfits: u32,
 }
 
-impl Follower {
+impl<S: Source> Follower<S> {
     /// Follows until there is nothing more to follow.
-    pub async fn run(&self) -> End {
+    pub async fn run(mut self) -> End {
         let mut rng = SmallRng::from_rng(&mut rand::rng());
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut course = Course::default();
         loop {
             let known = self.state.borrow().view.clone();
-            match self.step(known.as_deref(), &course).await {
+            let step = match self.first.take() {
+                Some(first) => Ok(first),
+                None => self.step(known.as_deref(), &course).await,
+            };
+            match step {
                 Ok(playlist) => {
                     backoff.reset();
                     if !course.full {
                         course.misfits = 0;
                     }
                     course.full = false;
-                    let view = self.publish(known.as_deref(), playlist).await;
-                    if view.edge.ended {
+                    let view = Arc::new(self.source.view(known.as_deref(), playlist).await);
+                    self.state.send_replace(State {
+                        view: Some(view.clone()),
+                        ..State::default()
+                    });
+                    if view.edge().ended {
                         return End::Ended;
                     }
-                    if known.is_some_and(|known| known.edge == view.edge) {
+                    if known.is_some_and(|known| known.edge() == view.edge()) {
                         // An origin that answers at once with nothing new must not be asked in a tight loop.
-                        tokio::time::sleep(poll_pause(&view)).await;
+                        tokio::time::sleep(poll_pause(&*view)).await;
                     }
                 }
                 Err(Failure::Quiet) => {}
                 Err(Failure::Young) => {
+                    course.full = true;
+                    tokio::time::sleep(YOUNG_PAUSE).await;
+                }
+                Err(Failure::Behind) => {
+                    self.mark_down();
                     course.full = true;
                     tokio::time::sleep(YOUNG_PAUSE).await;
                 }
@@ -186,44 +246,45 @@ impl Follower {
     }
 
     /// One request: the full playlist, or the update after the one that is known. Gives the newest full playlist.
-    async fn step(&self, known: Option<&View>, course: &Course) -> Result<MediaPlaylist, Failure> {
+    async fn step(&self, known: Option<&S::View>, course: &Course) -> Result<S::Playlist, Failure> {
         let Some(view) = known.filter(|_| !course.full) else {
-            let playlist = self.ask(Reload::NOW, Duration::ZERO).await?;
+            let playlist = self.ask(Reload::NOW, Duration::ZERO, SHORTEST_HEDGE).await?;
             let down_for = self.state.borrow().down_since.map(|since| since.elapsed());
-            return Ok(fit::restart(known, playlist, down_for)?);
+            return Ok(self.source.restart(known, playlist, down_for)?);
         };
-        if let Some(hint) = &view.playlist.preload_hint {
+        if let Some(part) = self.source.hint(view) {
             // Not waited for here: its bytes are looked for when the playlist announces it.
-            let (store, part) = (self.store.clone(), format!("{}{}", self.directory, hint.uri));
-            tokio::spawn(async move { store.get(&part, Kind::Listed).await.is_ok() });
+            let store = self.store.clone();
+            tokio::spawn(async move { store.get_resource(&part, Kind::Listed).await.is_ok() });
         }
-        let control = view.playlist.server_control;
-        let skip = control.is_some_and(|c| c.can_skip_until.is_some()) && course.misfits < MAX_MISFITS;
-        let want = if !control.is_some_and(|c| c.can_block_reload) {
+        let (offers, edge) = (self.source.offers(view), view.edge());
+        let want = if !offers.blocks {
             Want::Now
-        } else if view.playlist.part_target.is_some() {
-            Want::Part(view.edge.open, PartIndex(view.edge.open_parts))
+        } else if view.part_target().is_some() {
+            Want::Part(edge.open, PartIndex(edge.open_parts))
         } else {
-            Want::Segment(view.edge.open)
+            Want::Segment(edge.open)
         };
+        let skip = offers.skips && course.misfits < MAX_MISFITS;
         let reload = Reload {
             want,
             skip: if skip { Skip::Yes } else { Skip::No },
         };
-        let update = self.ask(reload, view.target_duration() * 3).await?;
-        Ok(fit::update(&view.playlist, update)?)
+        let news = view.part_target().unwrap_or(view.target_duration());
+        let hedge = (news * HEDGE_PARTS).max(SHORTEST_HEDGE);
+        let update = self.ask(reload, view.target_duration() * 3, hedge).await?;
+        Ok(self.source.update(view, update)?)
     }
 
     /// Asks for the playlist, which the origin may hold back for `held`, and reads it.
-    async fn ask(&self, reload: Reload, held: Duration) -> Result<MediaPlaylist, Failure> {
-        let query = reload.to_query();
-        let mark = if query.is_empty() { "" } else { "?" };
-        let path = format!("{}{}{mark}{query}", self.directory, self.file);
+    async fn ask(&self, reload: Reload, held: Duration, hedge: Duration) -> Result<S::Playlist, Failure> {
         let asked = Instant::now();
-        let answer = self
-            .upstream
-            .get(&path, asked + held + PLAIN_TIMEOUT, PLAYLIST_LIMIT)
-            .await;
+        let patience = Patience {
+            deadline: asked + held + PLAIN_TIMEOUT,
+            hedge,
+        };
+        let resource = self.source.resource(reload);
+        let answer = self.upstream.get(&resource, patience, PLAYLIST_LIMIT).await;
         let answer = answer.map_err(|_| Failure::Down)?;
         match answer.status {
             StatusCode::OK => {}
@@ -235,83 +296,13 @@ impl Follower {
             status if status.is_client_error() => return Err(Failure::Absent(status, answer.into_reason())),
             _ => return Err(Failure::Down),
         }
-        let text = std::str::from_utf8(&answer.body).map_err(|_| Failure::Down)?;
-        parse::parse(text).map_err(|error| {
-            tracing::warn!(%error, "an origin's playlist could not be read");
-            Failure::Down
-        })
-    }
-
-    /// Gets the bytes of what `playlist` announces for the first time, then tells everybody.
-    async fn publish(&self, known: Option<&View>, playlist: MediaPlaylist) -> Arc<View> {
-        let received = Instant::now();
-        let mut view = View::new(playlist, received, PartBytes::default());
-        if let Some(known) = known {
-            let same_life = view.epoch == known.epoch;
-            let mut parts = if same_life {
-                known.parts().clone()
-            } else {
-                PartBytes::default()
-            };
-            let first_new = if same_life { known.edge.next_part } else { PartNumber(0) };
-            for (number, entry) in self.announced(known, &view.playlist, first_new).await {
-                parts.insert(number, entry);
-            }
-            view = View::new(view.playlist, received, parts);
-            view.render_like(known);
-        }
-        let view = Arc::new(view);
-        self.state.send_replace(State {
-            view: Some(view.clone()),
-            ..State::default()
-        });
-        view
-    }
-
-    /// The bytes of the parts from number `first_new` on, once they (and a new init section) are in memory. Those that
-    /// can't be had within a target duration are left to whoever asks for them.
-    async fn announced(
-        &self,
-        known: &View,
-        playlist: &MediaPlaylist,
-        first_new: PartNumber,
-    ) -> Vec<(PartNumber, Arc<Entry>)> {
-        let listed = playlist.segments.iter().flat_map(|s| &s.parts);
-        let mut parts: Vec<(PartNumber, &str)> = listed
-            .filter_map(|part| Some((part_number(&part.uri)?, part.uri.as_str())))
-            .filter(|(number, _)| *number >= first_new)
-            .collect();
-        parts.drain(..parts.len().saturating_sub(MAX_ANNOUNCED));
-        let fetch = |uri: &str| {
-            let (store, path) = (self.store.clone(), format!("{}{uri}", self.directory));
-            tokio::spawn(async move { store.get(&path, Kind::Listed).await })
-        };
-        let map = |playlist: &MediaPlaylist| playlist.segments.last().and_then(|s| s.map_uri.clone());
-        let new_map = map(playlist).filter(|uri| map(&known.playlist).as_ref() != Some(uri));
-        let init = new_map.as_deref().map(fetch);
-        let fetches: Vec<_> = parts.into_iter().map(|(number, uri)| (number, fetch(uri))).collect();
-
-        let deadline = Instant::now() + known.target_duration();
-        let mut bytes = Vec::with_capacity(fetches.len());
-        for (number, fetch) in fetches {
-            match timeout_at(deadline, fetch).await {
-                Ok(Ok(Ok(entry))) => bytes.push((number, entry)),
-                Ok(Ok(Err(Absent::Ending))) => {}
-                _ => tracing::warn!("a part is announced before its bytes could be had"),
-            }
-        }
-        if let Some(init) = init
-            && !matches!(timeout_at(deadline, init).await, Ok(Ok(Ok(_))))
-        {
-            tracing::warn!("an init section is announced before its bytes could be had");
-        }
-        bytes
+        self.source.read(answer).ok_or(Failure::Down)
     }
 }
 
 /// How long to wait before asking again an origin that does not hold requests: half a part or, where there are none,
 /// half a target duration.
-fn poll_pause(view: &View) -> Duration {
-    let news = view.playlist.part_target.unwrap_or(view.target_duration());
+fn poll_pause(view: &impl Moment) -> Duration {
+    let news = view.part_target().unwrap_or(view.target_duration());
     (news / 2).max(FIRST_PAUSE)
 }

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use weir_shared::{
     hls::position::{Verdict, Want, answer},
     hold::{self, Held},
@@ -13,11 +13,17 @@ use weir_shared::{
 };
 
 use super::{
+    Moment,
     follower::State,
-    followers::{Followers, NotFollowed},
+    followers::Followers,
+    roster::{NotFollowed, Watched},
     view::View,
 };
-use crate::refusal::Refusal;
+use crate::{
+    cache::{Absent, Entry, Kind, Store},
+    refusal::Refusal,
+    upstream::Resource,
+};
 
 /// Longest wait of a request, in target durations (section 6.2.5.2). Later: 503.
 pub const HOLD_TARGET_DURATIONS: u32 = 3;
@@ -31,11 +37,19 @@ pub async fn playlist(
     name: &RenditionName,
     want: Want,
 ) -> Result<Arc<View>, Refusal> {
+    until(|| followers.watch(key, name), want).await
+}
+
+/// Waits until a followed playlist satisfies `want`. `watch` finds its follower, or starts one.
+pub async fn until<M: Moment>(
+    watch: impl Fn() -> Result<Watched<M>, NotFollowed>,
+    want: Want,
+) -> Result<Arc<M>, Refusal> {
     let asked_at = Instant::now();
     let mut deadline = asked_at + FIRST_HOLD;
     // A follower that was just ending is replaced once.
     for _ in 0..2 {
-        let mut state = followers.watch(key, name).map_err(|why| match why {
+        let mut state = watch().map_err(|why| match why {
             NotFollowed::TooMany => Refusal::Busy,
             NotFollowed::Ending => Refusal::Ending,
         })?;
@@ -63,8 +77,49 @@ pub async fn playlist(
     Err(Refusal::OriginUnreachable)
 }
 
+/// What has become of a part that was hinted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Coming,
+    Listed,
+    /// Its playlist went another way.
+    Never,
+}
+
+/// Waits for a part that is hinted, `longest` at most. An origin that dies meanwhile is not the viewer's affair: whoever
+/// follows the playlist finds it again, or another one, and then the part is there or never will be.
+pub async fn part<M: Moment>(
+    mut watched: Watched<M>,
+    store: &Arc<Store>,
+    part: &Resource,
+    fate: impl Fn(&M) -> Fate,
+    longest: Duration,
+) -> Result<Arc<Entry>, Refusal> {
+    let deadline = Instant::now() + longest;
+    match timeout_at(deadline, store.get_resource(part, Kind::Listed)).await {
+        Ok(Ok(entry)) => return Ok(entry),
+        Ok(Err(absent @ (Absent::Ending | Absent::Shed))) => return Err(absent.into()),
+        Ok(Err(Absent::Refused { .. } | Absent::Upstream(_))) => {}
+        Err(_) => return Err(Refusal::HeldTooLong),
+    }
+    let decided = |state: &State<M>| match state.view.as_deref().map(&fate) {
+        Some(Fate::Coming) => None,
+        Some(decided) => Some(decided),
+        None => Some(Fate::Never),
+    };
+    match hold::hold(&mut watched, deadline, decided).await {
+        Held::Ready(Fate::Never | Fate::Coming) => Err(Refusal::NoSuchObject),
+        Held::Ready(Fate::Listed) => {
+            let fetched = timeout_at(deadline, store.get_resource(part, Kind::Listed)).await;
+            Ok(fetched.map_err(|_| Refusal::HeldTooLong)??)
+        }
+        Held::TimedOut => Err(Refusal::HeldTooLong),
+        Held::Gone => Err(Refusal::OriginUnreachable),
+    }
+}
+
 /// Answer, refuse or (`None`) wait.
-fn decide(state: &State, want: Want, now: Instant) -> Option<Result<Arc<View>, Refusal>> {
+fn decide<M: Moment>(state: &State<M>, want: Want, now: Instant) -> Option<Result<Arc<M>, Refusal>> {
     if let Some((status, reason)) = &state.absent {
         return Some(Err(Refusal::Origin {
             status: *status,
@@ -78,7 +133,7 @@ fn decide(state: &State, want: Want, now: Instant) -> Option<Result<Arc<View>, R
     if down_for.is_some_and(|down| down >= longest) {
         return Some(Err(Refusal::OriginUnreachable));
     }
-    match answer(&view.edge, want) {
+    match answer(view.edge(), want) {
         Verdict::Answer => Some(Ok(view.clone())),
         // What is too far ahead of an origin that is away may be right when it is back.
         Verdict::TooFarAhead if down_for.is_some() => None,
@@ -99,7 +154,7 @@ mod tests {
     use crate::live::view::PartBytes;
 
     /// Segment 7 is complete, of 8 there are two parts; target duration 2 s.
-    fn live() -> State {
+    fn live() -> State<View> {
         let text = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:2\n\
             #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=1.5\n#EXT-X-PART-INF:PART-TARGET=0.5\n\
             #EXT-X-MEDIA-SEQUENCE:7\n#EXT-X-MAP:URI=\"a/video/init0.mp4\"\n#EXTINF:2.0,\na/video/7.m4s\n\
@@ -112,12 +167,12 @@ mod tests {
         }
     }
 
-    fn verdict_after(seconds: u64, state: &State, want: Want) -> Option<Result<(), Refusal>> {
+    fn verdict_after(seconds: u64, state: &State<View>, want: Want) -> Option<Result<(), Refusal>> {
         let now = state.down_since.unwrap_or_else(Instant::now) + Duration::from_secs(seconds);
         decide(state, want, now).map(|decided| decided.map(|_| ()))
     }
 
-    fn verdict(state: &State, want: Want) -> Option<Result<(), Refusal>> {
+    fn verdict(state: &State<View>, want: Want) -> Option<Result<(), Refusal>> {
         verdict_after(0, state, want)
     }
 
@@ -132,7 +187,7 @@ mod tests {
         assert_eq!(verdict(&state, LISTED), Some(Ok(())));
         assert_eq!(verdict(&state, NEXT), None);
         assert_eq!(verdict(&state, FAR), Some(Err(Refusal::TooFarAhead)));
-        assert_eq!(verdict(&State::default(), Want::Now), None, "nothing known yet");
+        assert_eq!(verdict(&State::<View>::default(), Want::Now), None, "nothing known yet");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! What an edge knows of one rendition: the playlist as data and, made once when first asked for, as bytes; and the bytes
 //! of the parts it lists.
 //!
-//! Before this: `live/follower.rs`, its only writer. After this: `handle.rs`.
+//! Before this: `live/own.rs`, its only maker. After this: `handle.rs`.
 
 use std::{
     sync::{
@@ -27,6 +27,7 @@ use weir_shared::{
     serve::{gzip::gzip, respond::PlaylistLifetimes},
 };
 
+use super::Moment;
 use crate::cache::Entry;
 
 /// Most bytes of listed parts that one view keeps beside the store; the oldest go first. Three target durations (as long
@@ -135,10 +136,6 @@ impl View {
         }
     }
 
-    pub fn target_duration(&self) -> Duration {
-        Duration::from_secs(u64::from(self.playlist.target_duration_seconds))
-    }
-
     /// The bytes of a part, if they are at hand.
     pub fn part(&self, number: PartNumber) -> Option<&Arc<Entry>> {
         self.parts.get(number)
@@ -176,6 +173,20 @@ impl View {
             content_type: parts.first()?.content_type.clone(),
             chunks: parts.iter().map(|entry| entry.body.clone()).collect(),
         })
+    }
+}
+
+impl Moment for View {
+    fn edge(&self) -> &LiveEdge {
+        &self.edge
+    }
+
+    fn target_duration(&self) -> Duration {
+        Duration::from_secs(u64::from(self.playlist.target_duration_seconds))
+    }
+
+    fn part_target(&self) -> Option<Duration> {
+        self.playlist.part_target
     }
 }
 

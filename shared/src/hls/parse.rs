@@ -6,7 +6,7 @@
 //! Unknown tags, comments and EXT-X-DATERANGE are passed over. What would change the meaning of a segment if it were
 //! passed over (encryption, byte ranges, variables, I-frame playlists) is refused as [`Problem::Unsupported`].
 
-mod tags;
+pub(super) mod tags;
 
 use std::time::Duration;
 

@@ -2,13 +2,14 @@
 //! common, as [`Piece`]s, once for all of them.
 
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
     sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
 use flate2::{
     Compression, Crc,
+    read::MultiGzDecoder,
     write::{DeflateEncoder, GzEncoder},
 };
 
@@ -87,6 +88,17 @@ pub fn gzip_pieces(pieces: &[Piece]) -> Vec<Bytes> {
     chunks
 }
 
+/// Gzip-decodes what somebody else encoded. `None`: it is broken, or more than `limit` bytes.
+pub fn gunzip(encoded: &[u8], limit: usize) -> Option<Bytes> {
+    let mut plain = Vec::new();
+    let at_most = u64::try_from(limit).ok()?.saturating_add(1);
+    MultiGzDecoder::new(encoded)
+        .take(at_most)
+        .read_to_end(&mut plain)
+        .ok()?;
+    (plain.len() <= limit).then(|| plain.into())
+}
+
 /// Whether a request's `Accept-Encoding` admits gzip (RFC 9110 section 12.5.3): named, or `*`, with a weight above zero.
 pub fn accepted(header: Option<&str>) -> bool {
     let mut star = false;
@@ -110,9 +122,17 @@ pub fn accepted(header: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-
     use super::*;
+
+    #[test]
+    fn a_bomb_does_not_go_off() {
+        let bomb = gzip(&vec![0; 10 << 20]);
+        assert!(bomb.len() < 20_000);
+        assert_eq!(gunzip(&bomb, 1 << 20), None);
+        assert_eq!(gunzip(&bomb, 10 << 20).map(|plain| plain.len()), Some(10 << 20));
+        assert_eq!(gunzip(b"not gzip", 100), None);
+        assert_eq!(gunzip(&bomb[..100], 10 << 20), None, "cut short");
+    }
 
     #[test]
     fn what_was_compressed_comes_back() {

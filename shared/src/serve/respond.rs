@@ -147,6 +147,39 @@ pub fn media(asked: Asked<'_>, chunks: Vec<Bytes>, content_type: HeaderValue, et
     response
 }
 
+/// Bytes of a resource that is not there as a whole.
+#[derive(Debug)]
+pub struct SubRange {
+    /// Not empty.
+    pub pieces: Vec<Bytes>,
+    /// Position of the first byte.
+    pub first: u64,
+    /// Length of the resource, once it is known.
+    pub whole: Option<u64>,
+    pub content_type: HeaderValue,
+    pub lifetime: HeaderValue,
+}
+
+/// The answer to a request for a range that is at hand.
+pub fn sub_range(asked: Asked<'_>, range: SubRange) -> Response<Body> {
+    let length: u64 = range.pieces.iter().map(|piece| piece.len() as u64).sum();
+    let last = range.first.saturating_add(length).saturating_sub(1);
+    let whole = range.whole.map_or("*".to_owned(), |whole| whole.to_string());
+    let mut response = base(StatusCode::PARTIAL_CONTENT, range.lifetime);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, range.content_type);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(PRIORITY, MEDIA_PRIORITY);
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Ok(value) = HeaderValue::try_from(format!("bytes {}-{last}/{whole}", range.first)) {
+        headers.insert(CONTENT_RANGE, value);
+    }
+    if !asked.is_head() {
+        *response.body_mut() = Body::chunks(range.pieces);
+    }
+    response
+}
+
 /// A refusal: JSON with a word for programs and a sentence for people.
 pub fn refusal(status: StatusCode, code: &str, message: &str) -> Response<Body> {
     let text = serde_json::json!({"error": {"code": code, "message": message}}).to_string();
@@ -328,7 +361,7 @@ pub fn byte_range(header: &HeaderValue, length: u64) -> Requested {
 }
 
 /// Bytes `first..=last` of the pieces, without copying.
-fn cut(chunks: Vec<Bytes>, first: u64, last: u64) -> Vec<Bytes> {
+pub fn cut(chunks: Vec<Bytes>, first: u64, last: u64) -> Vec<Bytes> {
     let mut at = 0u64;
     let mut kept = Vec::new();
     for chunk in chunks {

@@ -214,8 +214,7 @@ async fn list(
     let secrets = caller.0.allows(Scope::StreamsWrite);
     let addresses = api.addresses.current();
     let viewers = |stream: &Stream| api.control.viewers.of(&stream.key, Instant::now());
-    let view =
-        |stream| StreamView::of(stream, &addresses, viewers(stream), secrets).with_recording(api.control.node());
+    let view = |stream| StreamView::of(stream, &addresses, viewers(stream), secrets).with_recording(api.control.node());
     Ok(Json(StreamList {
         items: page.items.iter().map(view).collect(),
         total: page.total,

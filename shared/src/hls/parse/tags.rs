@@ -47,7 +47,7 @@ pub(super) fn map(list: &str) -> Result<String, Problem> {
 }
 
 /// EXT-X-SERVER-CONTROL (section 4.4.3.8); `None` when it says nothing we know.
-pub(super) fn server_control(list: &str) -> Result<Option<ServerControl>, Problem> {
+pub(in crate::hls) fn server_control(list: &str) -> Result<Option<ServerControl>, Problem> {
     const SILENT: ServerControl = ServerControl {
         can_block_reload: false,
         can_skip_until: None,
@@ -76,12 +76,12 @@ pub(super) fn server_control(list: &str) -> Result<Option<ServerControl>, Proble
 }
 
 /// PART-TARGET of EXT-X-PART-INF (section 4.4.3.7).
-pub(super) fn part_inf(list: &str) -> Result<Duration, Problem> {
+pub(in crate::hls) fn part_inf(list: &str) -> Result<Duration, Problem> {
     find(list, tag::PART_INF, "PART-TARGET", |a| a.seconds())
 }
 
 /// SKIPPED-SEGMENTS of EXT-X-SKIP (section 4.4.5.2).
-pub(super) fn skip(list: &str) -> Result<u64, Problem> {
+pub(in crate::hls) fn skip(list: &str) -> Result<u64, Problem> {
     find(list, tag::SKIP, "SKIPPED-SEGMENTS", |a| a.integer())
 }
 

@@ -1,0 +1,282 @@
+//! Several origins, several edges, a tier of parents: who is asked, what happens when one dies, and that it does not
+//! matter which edge a viewer asks.
+
+use std::{net::SocketAddr, time::Duration};
+
+use http::StatusCode;
+use tokio::{task::JoinSet, time::Instant};
+use weir_edge::config::{QueryRule, Route};
+
+use crate::{
+    foreign::{Foreign, Manner, part},
+    origin::{FakeOrigin, Stage},
+    site::{Site, Viewer, until},
+};
+
+fn base(addr: SocketAddr) -> String {
+    format!("http://{addr}")
+}
+
+async fn edge_of(origins: &[&FakeOrigin]) -> Site {
+    let bases: Vec<_> = origins.iter().map(|origin| base(origin.addr)).collect();
+    Site::configured(origins[0].addr, |config| config.origins = bases).await
+}
+
+/// Where a playlist ends: its open segment and how many parts of it are listed.
+fn position(text: &str) -> (u64, usize) {
+    let playlist = weir_shared::hls::parse::parse(text).unwrap();
+    (playlist.open_sequence().0, playlist.open_parts().len())
+}
+
+/// Watches as a player does: asks for what follows the playlist it has.
+struct Player {
+    viewer: Viewer,
+    at: (u64, usize),
+}
+
+impl Player {
+    async fn start(viewer: Viewer) -> Self {
+        let text = viewer.object("video.m3u8").await.text();
+        Self {
+            viewer,
+            at: position(&text),
+        }
+    }
+
+    /// The next playlist, which must not go back; how long it took.
+    async fn step(&mut self) -> (String, Duration) {
+        let (msn, parts) = self.at;
+        let asked = Instant::now();
+        let answer = self
+            .viewer
+            .object(&format!("video.m3u8?_HLS_msn={msn}&_HLS_part={parts}"))
+            .await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        let now = position(&answer.text());
+        assert!(now >= self.at, "{now:?} after {:?}", self.at);
+        self.at = now;
+        (answer.text(), asked.elapsed())
+    }
+}
+
+/// Two origins that get the same broadcast: their objects have names of their own, their numbers go with the wall clock.
+fn pair() -> (FakeOrigin, FakeOrigin) {
+    (
+        FakeOrigin::start(Stage::new("aa", 1000)),
+        FakeOrigin::start(Stage::new("bb", 1000)),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_player_goes_on_at_the_backup_when_its_origin_dies() {
+    let (first, second) = pair();
+    let site = edge_of(&[&first, &second]).await;
+    let mut player = Player::start(site.viewer.another()).await;
+    for _ in 0..3 {
+        first.publish();
+        second.publish();
+        assert!(player.step().await.0.contains("aa/video/p"));
+    }
+    assert_eq!(second.asked(""), 0, "the second is there for need only");
+    first.die();
+    second.publish();
+    let (text, took) = player.step().await;
+    assert!(text.contains("bb/video/p45.m4s") && !text.contains("aa/"), "{text}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    for _ in 0..3 {
+        let number = second.publish();
+        player.step().await;
+        let part = site.viewer.object(&format!("bb/video/p{number}.m4s")).await;
+        assert_eq!(part.body, second.stage().part(number));
+    }
+    assert_eq!(
+        second.asked_twice(),
+        vec![],
+        "nothing is asked for twice for being asked elsewhere"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_origin_that_falls_silent_is_not_waited_for() {
+    let (first, second) = pair();
+    let site = edge_of(&[&first, &second]).await;
+    let mut player = Player::start(site.viewer.another()).await;
+    first.publish();
+    second.publish();
+    player.step().await;
+    // No connection is closed: the machine is gone, or its network.
+    first.change(|stage| stage.hangs = true);
+    second.publish();
+    let (text, took) = player.step().await;
+    assert!(text.contains("bb/video/p43.m4s"), "{text}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    second.publish();
+    let (_, took) = player.step().await;
+    assert!(took < Duration::from_millis(900), "it is asked last now: {took:?}");
+    assert!(site.metric("weir_edge_upstream_hedges_total").await >= 1);
+    assert_eq!(site.metric("weir_edge_upstream_down").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_is_behind_is_shown_when_it_has_caught_up() {
+    let (first, second) = pair();
+    second.change(|stage| stage.parts -= 4);
+    let site = edge_of(&[&first, &second]).await;
+    let mut player = Player::start(site.viewer.another()).await;
+    first.die();
+    let waiting = tokio::spawn(async move { (player.step().await, player) });
+    until("the backup is asked", async || second.asked_about("video.m3u8") >= 1).await;
+    assert!(!waiting.is_finished());
+    for _ in 0..5 {
+        second.publish();
+    }
+    let ((text, took), _) = waiting.await.unwrap();
+    assert!(text.contains("bb/video/p42.m4s"), "{text}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hinted_part_is_held_while_its_origin_is_away() {
+    let origin = FakeOrigin::start(Stage::new("aa", 1000));
+    let site = Site::new(origin.addr).await;
+    site.viewer.object("video.m3u8").await;
+    let viewer = site.viewer.another();
+    let held = tokio::spawn(async move { viewer.object("aa/video/p42.m4s").await });
+    site.until_metric("weir_edge_holding", 1).await;
+    let stage = origin.stage();
+    let addr = origin.die();
+    until("the edge has noticed", async || {
+        site.metric("weir_edge_upstream_down").await == 1
+    })
+    .await;
+    assert!(!held.is_finished(), "nobody is told so who can still be served");
+    let origin = FakeOrigin::start_at(addr, stage);
+    origin.publish();
+    let answer = held.await.unwrap();
+    assert_eq!((answer.status, answer.body), (StatusCode::OK, origin.stage().part(42)));
+    // Without an origin that comes back: after three target durations, in a way that passes.
+    let viewer = site.viewer.another();
+    let held = tokio::spawn(async move { (Instant::now(), viewer.object("aa/video/p43.m4s").await) });
+    site.until_metric("weir_edge_holding", 1).await;
+    origin.die();
+    let (asked, answer) = held.await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+    assert!(asked.elapsed() >= Duration::from_millis(2900), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_edges_of_two_origins_give_the_same_to_everybody() {
+    let (first, second) = (
+        FakeOrigin::start(Stage::new("aa", 1000)),
+        // Without this broadcast.
+        FakeOrigin::start(Stage {
+            off_air: true,
+            ..Stage::new("aa", 1000)
+        }),
+    );
+    let edges = [
+        edge_of(&[&first, &second]).await,
+        edge_of(&[&second, &first]).await,
+        edge_of(&[&first, &second]).await,
+    ];
+    // A session that goes from edge to edge with each request.
+    for edge in &edges {
+        edge.viewer.object("video.m3u8").await;
+    }
+    let astray = second.asked("");
+    for round in 0..6 {
+        let (reload, number) = (first.stage().next(), first.stage().parts);
+        let mut waiting = JoinSet::new();
+        for n in 0..30 {
+            let viewer = edges[n % 3].viewer.another();
+            let (playlist, part) = (format!("video.m3u8?{reload}"), format!("aa/video/p{number}.m4s"));
+            let path = if n % 2 == 0 { playlist } else { part };
+            waiting.spawn(async move { (n % 2, viewer.object(&path).await) });
+        }
+        for edge in &edges {
+            edge.until_metric("weir_edge_holding", 10).await;
+        }
+        first.publish();
+        let answers = waiting.join_all().await;
+        for kind in 0..2 {
+            let mut of_kind = answers.iter().filter(|(k, _)| *k == kind).map(|(_, answer)| answer);
+            let one = of_kind.next().unwrap();
+            assert_eq!(one.status, StatusCode::OK, "round {round}");
+            for other in of_kind {
+                assert_eq!((&other.body, other.header("etag")), (&one.body, one.header("etag")));
+                assert_eq!(other.header("cache-control"), one.header("cache-control"));
+            }
+        }
+        assert_eq!(first.asked(&format!("/p{number}.m4s")), 3, "one request of each edge");
+    }
+    assert_eq!(second.asked(""), astray, "who has a stream is remembered");
+    assert!(astray <= 1, "{astray}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edges_behind_a_parent_cost_the_origin_one_request_per_object() {
+    let origin = FakeOrigin::start(Stage::new("aa", 1000));
+    let parent = Site::new(origin.addr).await;
+    let shield = base(parent.edge.http.unwrap());
+    let mut edges = Vec::new();
+    for _ in 0..3 {
+        let shield = shield.clone();
+        edges.push(Site::configured(origin.addr, |config| config.parents = vec![shield]).await);
+    }
+    for edge in &edges {
+        edge.viewer.object("video.m3u8").await;
+    }
+    for _ in 0..5 {
+        let (reload, number) = (first_words(&origin), origin.stage().parts);
+        let mut waiting = JoinSet::new();
+        for n in 0..60 {
+            let viewer = edges[n % 3].viewer.another();
+            let path = match n % 2 {
+                0 => format!("video.m3u8?{reload}"),
+                _ => format!("aa/video/p{number}.m4s"),
+            };
+            waiting.spawn(async move { viewer.object(&path).await });
+        }
+        for edge in &edges {
+            edge.until_metric("weir_edge_holding", 20).await;
+        }
+        origin.publish();
+        for answer in waiting.join_all().await {
+            assert_eq!(answer.status, StatusCode::OK);
+        }
+    }
+    assert_eq!(origin.asked_twice(), vec![]);
+    // The parent goes: its children know the origin, too.
+    parent.edge.shutdown().await;
+    let mut player = Player::start(edges[0].viewer.another()).await;
+    origin.publish();
+    let (_, took) = player.step().await;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+fn first_words(origin: &FakeOrigin) -> String {
+    origin.stage().next()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_has_its_backup_too() {
+    let (dead, alive) = (
+        FakeOrigin::start(Stage::new("aa", 1000)),
+        Foreign::start(Manner::Plain).await,
+    );
+    let upstream = format!("{}/hls", base(dead.die()));
+    let site = Site::configured(alive.addr, |config| {
+        config.routes = vec![Route {
+            prefix: "/".to_owned(),
+            upstream,
+            backups: vec![base(alive.addr)],
+            query: QueryRule::Pass,
+            ca: None,
+            max_unknown_per_second: 10.try_into().unwrap(),
+        }];
+    })
+    .await;
+    assert_eq!(site.viewer.get("/chunks?v=1").await.status, StatusCode::OK);
+    let segment = site.viewer.get("/seg51").await;
+    assert_eq!(segment.body.slice(..1000), part(4));
+}
