@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use weir_shared::config::{ByteSize, Fault, HumanDuration, Secret, Validate};
 
-pub use playback::{Algorithm, Jwt, Playback};
+pub use playback::{Algorithm, ExternalCheck, Jwt, Playback};
 
 /// Everything an edge needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]

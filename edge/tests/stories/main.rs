@@ -1,12 +1,14 @@
 //! What an edge does between an origin and its viewers, over real sockets: an origin made of a counter, viewers made of
 //! single requests.
 
+mod checked;
 mod coalesce;
 mod cut;
 mod directory;
 mod h3;
 mod origin;
 mod outage;
+mod poison;
 mod relay;
 mod signed;
 mod site;
