@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod demo;
 mod keys;
 mod sign;
 mod streams;

@@ -3,7 +3,6 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
-    time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
@@ -12,14 +11,14 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use weir_edge::Edge;
-use weir_loadtest::{demo, publisher};
-use weir_origin::app::Origin;
+use weir_origin::{app::Origin, config::Srt};
 use weir_shared::{
     config::{self, Fault, HumanDuration, Secret, Validate},
     id::StreamKey,
     log,
-    retry::Backoff,
 };
+
+use crate::demo;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -86,8 +85,6 @@ impl Validate for Config {
     }
 }
 
-const DEMO_KEY: &str = "demo";
-
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     log::init(false);
     let config = configuration(&args)
@@ -100,18 +97,24 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let mut config = config;
     let streams = named_streams(&args, &config)?;
-    let credential = fleet_credential(&mut config.origin);
     let playback_is_configured = config.origin.control.playback.is_some();
-    let origin = Origin::start(config.origin).await?;
-    let mut edge_config = config.edge;
+    let Config {
+        origin: mut origin_config,
+        edge: mut edge_config,
+    } = config;
+    let credential = fleet_credential(&mut origin_config);
+    let unknown = match origin_config.any_key {
+        // Keys that nobody made by the API are the origin's to know.
+        true => weir_edge::config::Unknown::Open,
+        false => weir_edge::config::Unknown::default(),
+    };
+    let origin = Origin::start(origin_config).await?;
     edge_config.origins = vec![format!("http://{}", reachable(origin.http))];
     edge_config
         .directory
         .get_or_insert_with(|| weir_edge::config::Directory {
-            // Keys that nobody made by the API are the origin's to know, and open (`any_key`).
-            unknown: weir_edge::config::Unknown::Open,
+            unknown,
             ..weir_edge::config::Directory::new(vec![format!("http://{}", reachable(origin.api))], credential)
         });
     let edge = Edge::start(edge_config).await?;
@@ -119,9 +122,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         origin.set_playback_base(&base);
     }
     let stop = CancellationToken::new();
-    let demo = args
-        .demo
-        .then(|| tokio::spawn(broadcast_demo(origin.rtmp, stop.clone())));
+    let demo = match args.demo {
+        true => {
+            let demo = demo::Demo::prepare(origin.control.clone(), reachable(origin.rtmp)).await?;
+            Some(tokio::spawn(demo.broadcast(stop.clone())))
+        }
+        false => None,
+    };
 
     if args.json {
         println!("{}", ready_line(&origin, &edge, &streams));
@@ -157,6 +164,7 @@ fn configuration(args: &Args) -> anyhow::Result<Config> {
         None => {
             let mut config = Config::default();
             config.origin.any_key = true;
+            config.origin.srt = Some(Srt::default());
             config
         }
     };
@@ -171,6 +179,9 @@ fn configuration(args: &Args) -> anyhow::Result<Config> {
         }
         if let Some(rtmps) = &mut config.origin.rtmps {
             place(&mut rtmps.listen, args);
+        }
+        if let Some(srt) = &mut config.origin.srt {
+            place(&mut srt.listen, args);
         }
         config.edge.place(|listen| place(listen, args));
     }
@@ -213,7 +224,7 @@ fn named_streams(args: &Args, config: &Config) -> anyhow::Result<Vec<StreamKey>>
     let mut keys: Vec<StreamKey> = args.streams.clone();
     keys.extend(config.origin.streams.iter().map(|s| s.key.clone()));
     if args.demo || keys.is_empty() {
-        keys.insert(0, DEMO_KEY.parse().context("the demo's key")?);
+        keys.insert(0, demo::KEY.parse().context("the demo's key")?);
     }
     keys.dedup();
     Ok(keys)
@@ -259,6 +270,7 @@ fn ready_line(origin: &Origin, edge: &Edge, streams: &[StreamKey]) -> serde_json
         "origin": {
             "http": format!("http://{}", reachable(origin.http)),
             "rtmp": format!("rtmp://{}/app", reachable(origin.rtmp)),
+            "srt": origin.srt.map(|srt| format!("srt://{}", reachable(srt))),
             "admin": format!("http://{}", reachable(origin.admin)),
             "api": format!("http://{}", reachable(origin.api)),
         },
@@ -275,9 +287,12 @@ fn welcome(origin: &Origin, edge: &Edge, demo: bool) -> String {
     let mut line = |what: &str, value: String| text.push_str(&format!("  {what:<8}{value}\n"));
     if let Some(http) = http {
         if demo {
-            line("watch", format!("http://{http}/play/{DEMO_KEY}"));
+            line("watch", format!("http://{http}/play/{}", demo::KEY));
         }
         line("push", format!("rtmp://{rtmp}/app   with any stream key, say `show`"));
+        if let Some(srt) = origin.srt.map(reachable) {
+            line("", format!("srt://{srt}?streamid=show   MPEG-TS, for lossy networks"));
+        }
         line("watch", format!("http://{http}/play/show"));
         line("players", format!("http://{http}/app/show/index.m3u8"));
     }
@@ -301,30 +316,6 @@ fn welcome(origin: &Origin, edge: &Edge, demo: bool) -> String {
     }
     text.push_str("\n  Ctrl-C ends it.\n\n");
     text
-}
-
-/// Pushes the built-in clip in a loop, through the same door as everybody else.
-async fn broadcast_demo(rtmp: SocketAddr, stop: CancellationToken) {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-    while !stop.is_cancelled() {
-        let push = publisher::Publish {
-            url: format!("rtmp://{}/app", reachable(rtmp)),
-            key: DEMO_KEY.to_owned(),
-            clip: demo::clip(),
-            looped: true,
-            // In step with the wall clock: the picture tells its own age.
-            start_at: Some(SystemTime::UNIX_EPOCH),
-        };
-        match publisher::publish(push, stop.clone()).await {
-            Ok(_) => return,
-            Err(error) => tracing::warn!(%error, "the demo broadcast was interrupted, trying again"),
-        }
-        let pause = backoff.next(&mut rand::rng());
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
 }
 
 #[cfg(test)]

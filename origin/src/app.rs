@@ -24,6 +24,7 @@ use crate::{
     control::{
         addresses::{AddressBook, Addresses},
         api::{self, ApiState},
+        fleet,
         metrics::ControlMetrics,
         model::DEFAULT,
         node::News,
@@ -35,8 +36,9 @@ use crate::{
         Entrance,
         admission::{self, Admission},
         catalog::Catalog,
-        ports::{self, PortKeeper, PortTable},
+        ports::{self, Listens, PortKeeper, PortTable},
         rtmp::{self, server::Wrapping},
+        srt,
     },
     live::{
         registry::{Registry, RegistryDoor},
@@ -59,6 +61,8 @@ pub struct Origin {
     pub rtmp: SocketAddr,
     /// The same over TLS.
     pub rtmps: Option<SocketAddr>,
+    /// The same over SRT.
+    pub srt: Option<SocketAddr>,
     pub admin: SocketAddr,
     /// The REST API.
     pub api: SocketAddr,
@@ -77,6 +81,7 @@ pub struct Origin {
     /// Ports that belong to one stream each.
     pub own_ports: Arc<PortTable>,
     ingest: Arc<rtmp::Server>,
+    srt_ingest: Option<Arc<srt::Server>>,
 }
 
 impl Origin {
@@ -114,7 +119,19 @@ impl Origin {
         };
         rtmp_config.metrics.register(&prometheus)?;
         let door = Arc::new(RegistryDoor(registry.clone()));
-        let ingest = rtmp::Server::new(rtmp_config, admission, door, stop.clone());
+        let ingest = rtmp::Server::new(rtmp_config, admission.clone(), door.clone(), stop.clone());
+        let srt = match &config.srt {
+            Some(configured) => {
+                let server_config = configured.server();
+                server_config.metrics.register(&prometheus)?;
+                let server = srt::Server::new(server_config, admission, door, stop.clone());
+                let bound = server.bind(configured.listen, Entrance::Shared).await;
+                let bound = bound.with_context(|| format!("srt.listen: can't listen on {}", configured.listen))?;
+                Some((server, bound))
+            }
+            None => None,
+        };
+        let srt_at = srt.as_ref().map(|(_, bound)| bound.local());
 
         let store = Store::open(&config.database.url).await.context("database.url")?;
         let media = Arc::new(node::MediaNode::new(registry.clone(), catalog.clone()));
@@ -127,9 +144,11 @@ impl Origin {
         control.seed_streams(&DEFAULT.parse()?, &seeds).await?;
         control.recover().await?;
         let first_key = control.first_key().await?;
-        let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp)?));
+        let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp, srt_at)?));
         let (news, heard) = mpsc::channel(NEWS_QUEUE);
         tasks.spawn(control.clone().run(heard, stop.clone()));
+        tasks.spawn(control.clone().follow(stop.clone()));
+        tasks.spawn(fleet::watch(control.store.clone(), stop.clone()));
         let configured = config.streams.iter().map(|s| s.key.clone()).collect();
         tasks.spawn(node::report(
             registry.clone(),
@@ -148,6 +167,7 @@ impl Origin {
             http: http.local_addr()?,
             rtmp: rtmp.local_addr()?,
             rtmps: rtmps.as_ref().map(TcpListener::local_addr).transpose()?,
+            srt: srt_at,
             admin: admin.local_addr()?,
             api: api.local_addr()?,
             first_key,
@@ -161,10 +181,11 @@ impl Origin {
             catalog: catalog.clone(),
             own_ports: Arc::default(),
             ingest: ingest.clone(),
+            srt_ingest: srt.as_ref().map(|(server, _)| server.clone()),
         };
 
         let mut sites = vec![ports::Site {
-            wrapping: Wrapping::Plain,
+            server: Listens::Rtmp(ingest.clone(), Wrapping::Plain),
             address: started.rtmp.ip(),
             range: config.rtmp.port_range,
         }];
@@ -172,16 +193,24 @@ impl Origin {
         if let Some((listener, rtmps)) = rtmps.zip(config.rtmps.as_ref()) {
             let wrapping = Wrapping::Tls(config.ingest_tls()?.into());
             sites.push(ports::Site {
-                wrapping: wrapping.clone(),
+                server: Listens::Rtmp(ingest.clone(), wrapping.clone()),
                 address: rtmps.listen.ip(),
                 range: rtmps.port_range,
             });
             shared.push((listener, wrapping));
         }
+        if let Some(((server, bound), configured)) = srt.zip(config.srt.as_ref()) {
+            sites.push(ports::Site {
+                server: Listens::Srt(server.clone()),
+                address: configured.listen.ip(),
+                range: configured.port_range,
+            });
+            tasks.spawn(server.listen(bound, stop.clone()));
+        }
         let port_metrics = ports::Metrics::default();
         port_metrics.register(&prometheus)?;
         let table = started.own_ports.clone();
-        let mut keeper = PortKeeper::new(catalog, ingest.clone(), sites, table, port_metrics);
+        let mut keeper = PortKeeper::new(catalog, sites, table, port_metrics);
         keeper.settle().await;
         tasks.spawn(keeper.run(stop.clone()));
         for (listener, wrapping) in shared {
@@ -223,6 +252,9 @@ impl Origin {
         self.drain.start();
         let all = async {
             self.ingest.drained().await;
+            if let Some(srt) = &self.srt_ingest {
+                srt.drained().await;
+            }
             self.registry.drained().await;
             self.tasks.wait().await;
         };
@@ -255,12 +287,18 @@ fn reachable(listener: &TcpListener) -> anyhow::Result<SocketAddr> {
     Ok(at)
 }
 
-fn addresses(config: &Config, http: &TcpListener, rtmp: &TcpListener) -> anyhow::Result<Addresses> {
+fn addresses(
+    config: &Config,
+    http: &TcpListener,
+    rtmp: &TcpListener,
+    srt: Option<SocketAddr>,
+) -> anyhow::Result<Addresses> {
     let (http, rtmp) = (reachable(http)?, reachable(rtmp)?);
     let control = &config.control;
     Ok(Addresses {
         host: control.host.clone().unwrap_or_else(|| rtmp.ip().to_string()),
         rtmp_port: Some(rtmp.port()),
+        srt_port: srt.map(|srt| srt.port()),
         playback_base: control.playback.clone().unwrap_or_else(|| format!("http://{http}")),
         ..Addresses::default()
     })

@@ -19,7 +19,7 @@ use crate::{
     package::segmenter::Targets,
 };
 
-pub use ingest::{Backup, Rtmp, Rtmps, Stream, Tls, Webhook};
+pub use ingest::{Backup, Rtmp, Rtmps, Srt, Stream, Tls, Webhook};
 
 /// Everything an origin needs to know. Every key has a default but none is unknown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub struct Config {
     pub rtmp: Rtmp,
     /// The same over TLS.
     pub rtmps: Option<Rtmps>,
+    /// The same over SRT.
+    pub srt: Option<Srt>,
     /// The certificate of every TLS port.
     pub tls: Tls,
     /// Asked about every publish, after its credentials were right.
@@ -131,6 +133,7 @@ impl Default for Config {
             http: Listen::local(8081),
             rtmp: Rtmp::default(),
             rtmps: None,
+            srt: None,
             tls: Tls::default(),
             admission_webhook: None,
             admin: Listen::local(9081),
@@ -154,6 +157,9 @@ impl Default for Config {
 pub struct Ingest {
     /// How long a stream without a publisher waits for one before it ends.
     pub grace: HumanDuration,
+    /// How long a publisher may be connected and send nothing before its stream ends. Streams of the API have both times
+    /// from their project's plan.
+    pub idle_timeout: HumanDuration,
     /// Silence of the shown slot after which the other one takes over.
     pub failover_after: HumanDuration,
     /// Whether the primary is shown again once it is back.
@@ -166,6 +172,7 @@ impl Default for Ingest {
     fn default() -> Self {
         Self {
             grace: HumanDuration(Duration::from_secs(10)),
+            idle_timeout: HumanDuration(Duration::from_secs(30)),
             failover_after: HumanDuration(Duration::from_secs(3)),
             revert: failover::Revert::WhenStable,
             stable_for: HumanDuration(Duration::from_secs(10)),
@@ -177,6 +184,7 @@ impl Ingest {
     fn continuity(&self) -> Continuity {
         Continuity {
             grace: self.grace.0,
+            idle: self.idle_timeout.0,
             failover: failover::Policy {
                 after: self.failover_after.0,
                 revert: self.revert,
@@ -268,6 +276,11 @@ impl Validate for Config {
         );
         let ingest = &self.ingest;
         expect(ingest.grace.0 <= ms(300_000), "ingest.grace", "at most 5min");
+        expect(
+            ingest.idle_timeout.0 > ingest.failover_after.0 && ingest.idle_timeout.0 <= ms(3_600_000),
+            "ingest.idle_timeout",
+            "longer than ingest.failover_after, at most 1h",
+        );
         expect(
             (ms(500)..=ms(10_000)).contains(&ingest.failover_after.0),
             "ingest.failover_after",

@@ -9,6 +9,7 @@ pub mod api_webhooks;
 pub mod delivery;
 pub mod directory;
 pub mod events;
+pub mod fleet;
 pub mod guard;
 pub mod lifecycle;
 pub mod metrics;

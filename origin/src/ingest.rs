@@ -4,8 +4,10 @@
 
 pub mod admission;
 pub mod catalog;
+mod counted;
 pub mod flv;
 pub mod language;
+pub mod lobby;
 pub mod ports;
 pub mod rtmp;
 pub mod secret;
@@ -17,8 +19,11 @@ pub mod webhook;
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 
+use parking_lot::Mutex;
+use serde::{Serialize, Serializer};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weir_shared::id::StreamKey;
@@ -85,22 +90,34 @@ pub enum Entrance {
     Own(StreamKey),
 }
 
+impl Entrance {
+    /// The stream that the port belongs to.
+    pub const fn own(&self) -> Option<&StreamKey> {
+        match self {
+            Self::Shared => None,
+            Self::Own(key) => Some(key),
+        }
+    }
+}
+
 /// What a connection is wrapped in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     Rtmp,
     /// RTMP over TLS.
     Rtmps,
+    Srt,
 }
 
 impl Transport {
-    pub const ALL: [Self; 2] = [Self::Rtmp, Self::Rtmps];
+    pub const ALL: [Self; 3] = [Self::Rtmp, Self::Rtmps, Self::Srt];
 
     /// Label value, log word and URL scheme.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rtmp => "rtmp",
             Self::Rtmps => "rtmps",
+            Self::Srt => "srt",
         }
     }
 }
@@ -132,6 +149,35 @@ pub struct Tally {
     pub dropped: AtomicU64,
     /// Frames whose timestamps were put right.
     pub repaired: AtomicU64,
+    /// What the way to the encoder is like; `None` where the transport does not know.
+    pub link: Mutex<Option<Link>>,
+}
+
+/// The way to an encoder over SRT. Counts are since it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Link {
+    /// Round trip, in milliseconds.
+    #[serde(rename = "rttMs", serialize_with = "as_millis")]
+    pub rtt: Duration,
+    /// How long packets are held back for those that are sent again.
+    #[serde(rename = "latencyMs", serialize_with = "as_millis")]
+    pub latency: Duration,
+    /// Media waiting for its play time.
+    #[serde(rename = "bufferMs", serialize_with = "as_millis")]
+    pub buffer: Duration,
+    pub packets: u64,
+    /// Noticed as missing, whether they came after all or not.
+    pub packets_missing: u64,
+    /// Of those, never came in time.
+    pub packets_lost: u64,
+    pub packets_retransmitted: u64,
+    /// Locked with a key that is not known.
+    pub packets_undecrypted: u64,
+}
+
+fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((duration.as_secs_f64() * 10_000.0).round() / 10.0)
 }
 
 /// Why a publish was not let in.

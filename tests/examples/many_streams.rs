@@ -88,6 +88,7 @@ async fn fill(store: &Store, streams: usize) -> anyhow::Result<Vec<String>> {
                     ..Settings::default()
                 },
                 credentials: secret::credentials(),
+                dvr_cleared: None,
                 version: 1,
                 created_at: at,
                 updated_at: at,

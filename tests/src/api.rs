@@ -11,6 +11,7 @@ use tower::ServiceExt as _;
 use weir_origin::control::{
     addresses::{AddressBook, Addresses},
     api::{self, ApiState},
+    lifecycle::Slot,
     metrics::ControlMetrics,
     model::{Scope, Stream},
     node::{Health, Node, StreamPolicy},
@@ -81,6 +82,18 @@ impl Node for Remembering {
     }
     fn end(&self, key: &StreamKey) {
         self.call("end", key);
+    }
+    fn hide(&self, key: &StreamKey) {
+        self.call("hide", key);
+    }
+    fn show(&self, key: &StreamKey) {
+        self.call("show", key);
+    }
+    fn hand_over(&self, key: &StreamKey, slot: Slot) {
+        self.calls.lock().push(format!("hand over {key} {}", slot.as_str()));
+    }
+    fn carries(&self, _: &StreamKey) -> bool {
+        false
     }
     fn clear_dvr(&self, key: &StreamKey) {
         self.call("clear", key);

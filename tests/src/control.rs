@@ -206,6 +206,7 @@ pub fn stream(key: &str, at: Millis) -> anyhow::Result<Stream> {
             ..StreamSettings::default()
         },
         credentials: secret::credentials(),
+        dvr_cleared: None,
         version: 1,
         created_at: at,
         updated_at: at,

@@ -19,6 +19,7 @@ pub mod control;
 pub mod crash;
 pub mod database;
 pub mod history;
+pub mod lossy;
 pub mod push;
 pub mod receiver;
 pub mod rest;

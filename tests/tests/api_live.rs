@@ -3,29 +3,35 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use http::Method;
 use serde_json::{Value, json};
 use weir_loadtest::synthetic::Synthetic;
 use weir_origin::config::Stream;
 use weir_shared::config::HumanDuration;
 use weir_tests::{
+    client,
     rest::Rest,
     site::{Broadcast, Site, origin_config},
 };
 
-const GRACE: Duration = Duration::from_millis(600);
+/// The plan's.
+const GRACE: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_secs(4);
 
 /// An origin with its API, an edge, and a caller that may do everything.
 async fn site() -> anyhow::Result<(Site, Rest)> {
-    let mut config = origin_config();
-    config.ingest.grace = HumanDuration(GRACE);
-    let site = Site::start_with(config).await?;
+    let site = Site::start_with(origin_config()).await?;
     let key = site
         .origin
         .first_key
         .clone()
         .context("a fresh database has a first key")?;
     let addr = site.origin.api;
-    Ok((site, Rest { addr, key }))
+    let rest = Rest { addr, key };
+    let limits = json!({"graceSeconds": GRACE.as_secs(), "idleTimeoutSeconds": IDLE.as_secs()});
+    let planned = rest.call(Method::PUT, "/v1/plans/default", Some(limits)).await?;
+    anyhow::ensure!(planned.status.is_success(), "{}", planned.text());
+    Ok((site, rest))
 }
 
 fn body(text: &str) -> anyhow::Result<Value> {
@@ -118,6 +124,85 @@ async fn disabling_a_live_stream_sends_its_publisher_away_and_ends_the_playlist(
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     until(&rest, &id, |s| s["status"] == "DISABLED").await?;
+    site.shutdown().await;
+    Ok(())
+}
+
+/// Row A7: calling it off is not the encoder's end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_stops_and_starts_while_its_publisher_goes_on() -> anyhow::Result<()> {
+    let (site, rest) = site().await?;
+    let made = rest
+        .post("/v1/projects/default/streams", json!({"streamKey": "show"}))
+        .await?;
+    let stream = body(made.text())?;
+    let path = format!("/v1/projects/default/streams/{}", stream["id"].as_str().context("id")?);
+    let id = stream["id"].as_str().context("id")?.to_owned();
+    let broadcast = push(&site, &stream).await?;
+    until(&rest, &id, |s| s["status"] == "LIVE").await?;
+    // Straight from the origin: what an edge shows of it is another story.
+    let direct = || async {
+        client::get(site.origin.http, "/app/show/d/video.m3u8")
+            .await?
+            .playlist()
+    };
+    let first = direct().await?;
+
+    for _ in 0..2 {
+        let stopped = body(rest.post(&format!("{path}/stop-broadcasting"), json!({})).await?.text())?;
+        assert_eq!(stopped["egress"]["broadcasting"], false);
+        assert_eq!(stopped["status"], "LIVE", "the push goes on");
+    }
+    let since = Instant::now();
+    while !direct().await?.ended {
+        anyhow::ensure!(
+            since.elapsed() < Duration::from_secs(2),
+            "no end within a target duration"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+
+    for _ in 0..2 {
+        let started = body(
+            rest.post(&format!("{path}/start-broadcasting"), json!({}))
+                .await?
+                .text(),
+        )?;
+        assert_eq!(started["egress"]["broadcasting"], true);
+    }
+    let since = Instant::now();
+    let second = loop {
+        match direct().await {
+            Ok(playlist) if !playlist.ended => break playlist,
+            _ => anyhow::ensure!(since.elapsed() < Duration::from_secs(5), "no new playlist"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert!(second.media_sequence > first.open_sequence(), "numbers never go back");
+    assert_eq!(body(rest.get(&path).await?.text())?["live"], true);
+    broadcast.end().await?;
+    until(&rest, &id, |s| s["status"] == "DISABLED").await?;
+    site.shutdown().await;
+    Ok(())
+}
+
+/// Row A3: N is the plan's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_sends_nothing_is_cut_when_the_plan_says_so() -> anyhow::Result<()> {
+    let (site, rest) = site().await?;
+    let made = rest
+        .post("/v1/projects/default/streams", json!({"streamKey": "show"}))
+        .await?;
+    let stream = body(made.text())?;
+    let id = stream["id"].as_str().context("id")?.to_owned();
+    let broadcast = push(&site, &stream).await?;
+    until(&rest, &id, |s| s["status"] == "LIVE").await?;
+    let _connected = broadcast.fall_silent();
+    let silent = Instant::now();
+    until(&rest, &id, |s| s["status"] == "DISABLED").await?;
+    let took = silent.elapsed();
+    let tolerated = IDLE - Duration::from_millis(50)..IDLE + Duration::from_millis(500);
+    assert!(tolerated.contains(&took), "{took:?}");
     site.shutdown().await;
     Ok(())
 }

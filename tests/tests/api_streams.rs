@@ -315,7 +315,11 @@ async fn a_broadcast_is_seen_in_the_api_from_the_push_to_the_end() -> anyhow::Re
             .call(Method::POST, &format!("{path}/stop-broadcasting"), None)
             .await?;
         assert_eq!(stopped.json["egress"]["hls"]["playlistUrl"], Value::Null);
-        assert_eq!(api.node.take(), [format!("end {key}")]);
+        assert_eq!(
+            api.node.take(),
+            [format!("show {key}"), format!("hide {key}")],
+            "the publisher goes on"
+        );
 
         api.control
             .hear(&news(&made["streamKey"], Happening::Left(Slot::Backup)))
@@ -452,7 +456,7 @@ async fn an_origin_that_lost_its_stream_can_write_nothing_about_it() -> anyhow::
             .hear(&news(&made["streamKey"], Happening::Left(Slot::Primary)))
             .await;
         assert!(stale.is_err(), "the encoder is in Tokyo now");
-        assert_eq!(paris.node.take(), ["kick show"]);
+        assert_eq!(paris.node.take(), ["hand over show primary"]);
         assert_eq!(paris.get(&path).await?.json["live"], true);
     }
     Ok(())

@@ -15,7 +15,7 @@ use weir_loadtest::synthetic::Synthetic;
 use weir_origin::{
     app::Origin,
     control::{
-        api, directory,
+        api, directory, fleet,
         lifecycle::{Event, Phase, Slot},
         metrics::ControlMetrics,
         model::Stream,
@@ -45,7 +45,7 @@ struct Fleet {
     addr: SocketAddr,
     stop: CancellationToken,
     drain: Drain,
-    _tasks: [AbortOnDropHandle<()>; 2],
+    _tasks: [AbortOnDropHandle<()>; 3],
 }
 
 impl Drop for Fleet {
@@ -70,7 +70,13 @@ impl Fleet {
             url: "http://10.0.0.5:8081".to_owned(),
         };
         let served = api::serve(listener, directory.router(), ControlMetrics::new()?, drain.clone());
-        let tasks = [tokio::spawn(served), tokio::spawn(directory.run(node))].map(AbortOnDropHandle::new);
+        let watched = fleet::watch(control.store.clone(), stop.clone());
+        let tasks = [
+            tokio::spawn(served),
+            tokio::spawn(directory.run(node)),
+            tokio::spawn(watched),
+        ];
+        let tasks = tasks.map(AbortOnDropHandle::new);
         Ok(Self {
             addr,
             stop,
@@ -197,7 +203,13 @@ async fn another_origin_of_the_fleet_tells_of_it_too() -> anyhow::Result<()> {
     // Paris takes the broadcast; the edge hears of it from Tokyo, and where Paris is.
     paris
         .store
-        .take_lease(&key("show"), "paris", Claim::Free, store::now(), 3_600_000)
+        .take_lease(
+            (&key("show"), Slot::Primary),
+            "paris",
+            Claim::Free,
+            store::now(),
+            3_600_000,
+        )
         .await?;
     flip(&paris, "show", Phase::Live).await?;
     edge.until("show", is(Status::Live)).await?;
@@ -220,7 +232,7 @@ async fn made_up_keys_reach_the_origin_once_and_a_new_stream_is_known_at_once() 
 
     let mut tx = control.store.begin().await?;
     let stream = tx.stream_by_key(&key("soon")).await?.context("the stream")?;
-    tx.remove_stream(&stream).await?;
+    tx.remove_stream(&stream, store::now()).await?;
     tx.commit().await?;
     edge.until("soon", |record| *record == Err(NoRecord::Unknown)).await
 }
@@ -295,6 +307,7 @@ impl Site {
         let disk = Disk::new("directory");
         let mut config = site::origin_config();
         config.database.url = disk.url();
+        config.any_key = false;
         config.directory = Some(weir_origin::config::Directory {
             credential: Secret::new(CREDENTIAL),
             url: None,

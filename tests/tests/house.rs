@@ -54,6 +54,7 @@ const PURE: &[&str] = &[
     "origin/src/live/health/meter.rs",
     "origin/src/ingest/rtmp/amf0.rs",
     "origin/src/control/lifecycle.rs",
+    "origin/src/control/service/owned.rs",
     "origin/src/control/model.rs",
     "origin/src/control/number.rs",
     "loadtest/src/address.rs",

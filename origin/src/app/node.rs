@@ -3,22 +3,26 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
+use dashmap::DashMap;
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
 use weir_shared::id::StreamKey;
 
 use crate::{
     control::{
-        lifecycle::{Event, Phase, Slot},
+        lifecycle::{Event, Millis, Phase, Slot},
         model,
         node::{Happening, Health, News, Node, StreamPolicy},
         service::Control,
     },
     ingest::{
+        self,
         catalog::{self, Catalog, Credential, Secrets, TokenHash},
         redacted,
+        secret::Secret,
     },
     live::{health::PublisherReport, lifecycle::State, registry::Registry},
 };
@@ -29,6 +33,8 @@ pub(super) struct MediaNode {
     catalog: Arc<Catalog>,
     /// Streams of the configuration file: its credentials and ports hold, whatever the database made up for them.
     configured: HashMap<StreamKey, Arc<catalog::StreamPolicy>>,
+    /// The version of each stream's policy that was applied last.
+    newest: DashMap<StreamKey, (Millis, i64)>,
 }
 
 impl MediaNode {
@@ -38,6 +44,7 @@ impl MediaNode {
             registry,
             catalog,
             configured,
+            newest: DashMap::new(),
         }
     }
 
@@ -55,14 +62,19 @@ impl MediaNode {
         let told = &policy.credentials;
         catalog::StreamPolicy {
             active: policy.accepts_publisher,
-            // The key is part of every playback address: whoever watches knows it.
-            allow_key_only: false,
+            // Off unless asked for: the key is part of every playback address, whoever watches knows it.
+            allow_key_only: policy.allow_key_only,
             primary: secrets(&told.username, &told.password, &told.token),
             backup: secrets(&told.username, &told.backup_password, &told.backup_token),
+            passphrase: Some(Secret::new(&told.passphrase)),
             on_rotate: match policy.on_rotate {
                 model::OnRotate::Keep => catalog::OnRotate::Keep,
                 model::OnRotate::Kick => catalog::OnRotate::Kick,
             },
+            timers: Some(catalog::Timers {
+                grace: Duration::from_secs(policy.limits.grace_seconds.into()),
+                idle: Duration::from_secs(policy.limits.idle_timeout_seconds.into()),
+            }),
             ..catalog::StreamPolicy::open(policy.key)
         }
     }
@@ -70,6 +82,12 @@ impl MediaNode {
 
 impl Node for MediaNode {
     fn apply(&self, policy: StreamPolicy) {
+        // Held until it is done: of two changes that arrive at once the later one stays.
+        let mut newest = self.newest.entry(policy.key.clone()).or_default();
+        if policy.version < *newest {
+            return;
+        }
+        *newest = policy.version;
         let policy = self.admission_policy(policy);
         let key = policy.key.clone();
         // A change of what viewers see is none for admission: running publishes are not disturbed.
@@ -82,6 +100,7 @@ impl Node for MediaNode {
     }
 
     fn remove(&self, key: &StreamKey) {
+        self.newest.remove(key);
         self.catalog.remove(key);
     }
 
@@ -94,6 +113,30 @@ impl Node for MediaNode {
 
     fn end(&self, key: &StreamKey) {
         self.registry.end(key);
+    }
+
+    fn hide(&self, key: &StreamKey) {
+        self.registry.hide(key);
+    }
+
+    fn show(&self, key: &StreamKey) {
+        self.registry.show(key);
+    }
+
+    fn hand_over(&self, key: &StreamKey, slot: Slot) {
+        self.registry.hand_over(
+            key,
+            match slot {
+                Slot::Primary => ingest::Slot::Primary,
+                Slot::Backup => ingest::Slot::Backup,
+            },
+        );
+    }
+
+    fn carries(&self, key: &StreamKey) -> bool {
+        self.registry
+            .find(key)
+            .is_ok_and(|live| live.status.borrow().state != State::Ended)
     }
 
     fn clear_dvr(&self, key: &StreamKey) {

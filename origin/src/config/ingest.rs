@@ -17,11 +17,13 @@ use super::Config;
 use crate::ingest::{
     catalog::{
         Catalog, Credential, OnRotate, OwnPorts, SaltSecret, Secrets, StreamPolicy, Takeover, TokenHash,
-        policy::is_credential_text,
+        policy::{PASSPHRASE_BYTES, is_credential_text},
     },
+    lobby::Places,
     ports::PortRange,
     rtmp::Limits,
     secret::Secret,
+    srt::{self, handshake::Offer, session::Settings},
     webhook::{self, Fail, Style},
 };
 
@@ -44,13 +46,13 @@ pub struct Rtmp {
 
 impl Default for Rtmp {
     fn default() -> Self {
-        let limits = Limits::default();
+        let places = Places::default();
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1935)),
             port_range: None,
-            max_connections: limits.connections,
-            max_waiting: limits.strangers,
-            max_waiting_per_address: limits.strangers_per_address,
+            max_connections: places.connections,
+            max_waiting: places.strangers,
+            max_waiting_per_address: places.strangers_per_address,
         }
     }
 }
@@ -63,6 +65,107 @@ pub struct Rtmps {
     pub listen: SocketAddr,
     #[serde(default)]
     pub port_range: Option<PortRange>,
+}
+
+/// SRT, live mode, over UDP.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Srt {
+    /// The port of all streams.
+    #[serde(deserialize_with = "weir_shared::config::listen_address")]
+    pub listen: SocketAddr,
+    /// Every stream gets a port of its own out of these.
+    pub port_range: Option<PortRange>,
+    /// How long packets are held back for those that have to be sent again: at least this …
+    pub latency: HumanDuration,
+    /// … and, if the encoder asks for more, at most this.
+    pub max_latency: HumanDuration,
+    /// An encoder of which nothing is heard for this long is gone.
+    pub peer_idle_timeout: HumanDuration,
+    /// Packets of one encoder in memory.
+    pub buffer_packets: u32,
+    /// Calls at a time, publishing or not.
+    pub max_connections: usize,
+    /// Calls that are not let in yet; one more, and the oldest of them is dropped.
+    pub max_waiting: usize,
+    /// The same from one address (IPv6: one /64); more are refused at once.
+    pub max_waiting_per_address: usize,
+}
+
+impl Default for Srt {
+    fn default() -> Self {
+        let (offer, session, places) = (Offer::default(), Settings::default(), Places::default());
+        let millis = |ms: u16| HumanDuration(Duration::from_millis(u64::from(ms)));
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9000)),
+            port_range: None,
+            latency: millis(offer.latency_ms),
+            max_latency: millis(offer.latency_max_ms),
+            peer_idle_timeout: HumanDuration(session.idle),
+            buffer_packets: offer.window,
+            max_connections: places.connections,
+            max_waiting: places.strangers,
+            max_waiting_per_address: places.strangers_per_address,
+        }
+    }
+}
+
+impl Srt {
+    /// What a server is told; its counters are new ones.
+    pub fn server(&self) -> srt::Config {
+        let millis = |duration: HumanDuration| u16::try_from(duration.0.as_millis()).unwrap_or(u16::MAX);
+        let places = Places {
+            connections: self.max_connections,
+            strangers: self.max_waiting,
+            strangers_per_address: self.max_waiting_per_address,
+        };
+        srt::Config {
+            limits: srt::Limits {
+                places,
+                ..srt::Limits::default()
+            },
+            offer: Offer {
+                latency_ms: millis(self.latency),
+                latency_max_ms: millis(self.max_latency),
+                window: self.buffer_packets,
+            },
+            session: Settings {
+                idle: self.peer_idle_timeout.0,
+            },
+            ..srt::Config::default()
+        }
+    }
+
+    fn validate(&self, expect: &mut impl FnMut(bool, &str, &str)) {
+        let ms = Duration::from_millis;
+        expect(
+            (ms(20)..=ms(8_000)).contains(&self.latency.0),
+            "srt.latency",
+            "20ms to 8s",
+        );
+        expect(
+            (self.latency.0..=ms(30_000)).contains(&self.max_latency.0),
+            "srt.max_latency",
+            "latency to 30s",
+        );
+        expect(
+            (ms(1_000)..=ms(60_000)).contains(&self.peer_idle_timeout.0),
+            "srt.peer_idle_timeout",
+            "1s to 60s",
+        );
+        expect(
+            (32..=262_144).contains(&self.buffer_packets),
+            "srt.buffer_packets",
+            "32 to 262144",
+        );
+        for (value, key) in [
+            (self.max_connections, "srt.max_connections"),
+            (self.max_waiting, "srt.max_waiting"),
+            (self.max_waiting_per_address, "srt.max_waiting_per_address"),
+        ] {
+            expect((1..=100_000).contains(&value), key, "1 to 100000");
+        }
+    }
 }
 
 /// A PEM certificate chain and its key. Neither: self-signed, for development.
@@ -84,7 +187,10 @@ pub struct Stream {
     pub password: Option<Secret>,
     #[serde(default)]
     pub token: Option<Secret>,
-    /// Whether the key alone is enough. Left out: only if the stream has neither password nor token.
+    /// Encoders over SRT have to encrypt with it, and need nothing else.
+    #[serde(default)]
+    pub passphrase: Option<Secret>,
+    /// Whether the key alone is enough. Left out: only if the stream has neither password nor token nor passphrase.
     #[serde(default)]
     pub allow_key_only: Option<bool>,
     /// Other credentials, which feed the stream's backup input.
@@ -142,6 +248,7 @@ impl Stream {
             username: None,
             password: None,
             token: None,
+            passphrase: None,
             allow_key_only: None,
             backup: None,
             ports: OwnPorts::default(),
@@ -167,12 +274,14 @@ impl Stream {
                 .as_ref()
                 .map(|b| secrets(&b.username, &b.password, &b.token))
                 .unwrap_or_default(),
+            passphrase: self.passphrase.clone(),
             ports: self.ports,
             on_rotate: self.on_rotate,
             takeover: self.takeover,
             ..StreamPolicy::open(self.key.clone())
         };
-        policy.allow_key_only = self.allow_key_only.unwrap_or(policy.has_no_secrets());
+        let has_none = policy.has_no_secrets() && policy.passphrase.is_none();
+        policy.allow_key_only = self.allow_key_only.unwrap_or(has_none);
         policy
     }
 }
@@ -191,9 +300,11 @@ impl Config {
 
     pub fn rtmp_limits(&self) -> Limits {
         Limits {
-            connections: self.rtmp.max_connections,
-            strangers: self.rtmp.max_waiting,
-            strangers_per_address: self.rtmp.max_waiting_per_address,
+            places: Places {
+                connections: self.rtmp.max_connections,
+                strangers: self.rtmp.max_waiting,
+                strangers_per_address: self.rtmp.max_waiting_per_address,
+            },
             ..Limits::default()
         }
     }
@@ -242,9 +353,22 @@ impl Config {
             "rtmp.max_waiting_per_address",
             "1 to 100000",
         );
+        if let Some(srt) = &self.srt {
+            srt.validate(expect);
+        }
         let rtmps_range = self.rtmps.as_ref().and_then(|rtmps| rtmps.port_range);
-        let apart = rtmp.port_range.zip(rtmps_range).is_none_or(|(a, b)| !a.overlaps(b));
-        expect(apart, "rtmps.port_range", "ports that rtmp.port_range does not have");
+        let srt_range = self.srt.as_ref().and_then(|srt| srt.port_range);
+        let apart = |a: Option<PortRange>, b: Option<PortRange>| a.zip(b).is_none_or(|(a, b)| !a.overlaps(b));
+        expect(
+            apart(rtmp.port_range, rtmps_range),
+            "rtmps.port_range",
+            "ports that rtmp.port_range does not have",
+        );
+        expect(
+            apart(rtmp.port_range, srt_range) && apart(rtmps_range, srt_range),
+            "srt.port_range",
+            "ports that neither rtmp.port_range nor rtmps.port_range has",
+        );
         expect(
             self.tls.certificate.is_some() == self.tls.key.is_some(),
             "tls.key",
@@ -273,12 +397,21 @@ impl Config {
                 "streams.ports.rtmps",
                 "rtmps to be configured",
             );
+            expect(
+                stream.ports.srt.is_none() || self.srt.is_some(),
+                "streams.ports.srt",
+                "srt to be configured",
+            );
+            expect(
+                stream.passphrase.as_ref().is_none_or(|passphrase| {
+                    let text = passphrase.expose();
+                    PASSPHRASE_BYTES.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+                }),
+                "streams.passphrase",
+                "10 to 79 printable ASCII characters without spaces",
+            );
         }
-        let fixed = self
-            .streams
-            .iter()
-            .flat_map(|s| [s.ports.rtmp, s.ports.rtmps])
-            .flatten();
+        let fixed = self.streams.iter().flat_map(|s| s.ports.iter().collect::<Vec<_>>());
         let mut seen = HashSet::new();
         expect(
             fixed.into_iter().all(|port| port > 0 && seen.insert(port)),

@@ -3,12 +3,12 @@
 //!
 //! Before this: the API's listener, behind the fleet's credential. After this: `directory/records.rs` (the database) and
 //! `directory/changes.rs` (what changed since when). Every origin of a fleet answers for all streams: they share the
-//! database. What this origin changes itself is told at once, what others change is looked for.
+//! database. What this origin changes itself is told at once, what others change as soon as `fleet.rs` has seen it.
 
 mod changes;
 mod records;
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -37,19 +37,13 @@ pub use records::of as record_of;
 
 use super::{
     api::problem::{FieldError, Problem},
-    store::{Engine, Millis, Store, StoreError, now},
+    store::{Changed, Store, StoreError, now},
 };
 
 /// Changes remembered: an edge that was away for longer asks for everything it knows again.
 const REMEMBERED: usize = 16_384;
 /// Long polls at once: they leave the API's listener (1024 connections) room for calls. Later ones are told to come back.
 const MAX_WAITERS: usize = 512;
-/// How often changes of other origins are looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How far back is looked: other machines' clocks may differ, and units of work end later than they begin.
-const LOOK_BACK_MS: Millis = 10_000;
-/// Changes read at one look. More means that some were missed.
-const LOOK_LIMIT: u32 = 10_000;
 /// How often this node says where it is.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
 
@@ -154,9 +148,8 @@ impl Directory {
 
     /// Hears of changes, and says where this node is, until the stop.
     pub async fn run(self, node: Node) {
-        let mut local = self.store.changes();
-        let mut others = Others::default();
-        let (mut announce_at, mut look_at) = (Instant::now(), Instant::now());
+        let mut changes = self.store.changes();
+        let mut announce_at = Instant::now();
         loop {
             if Instant::now() >= announce_at {
                 announce_at = Instant::now() + ANNOUNCE_EVERY;
@@ -164,23 +157,12 @@ impl Directory {
                     tracing::warn!(%error, "this origin can't tell edges where it is; trying again");
                 }
             }
-            // Nobody else writes to an SQLite database.
-            let alone = self.store.engine() == Engine::Sqlite;
-            if !alone && Instant::now() >= look_at {
-                look_at = Instant::now() + LOOK_EVERY;
-                match others.look(&self.store, now()).await {
-                    Ok(Some(keys)) => keys.into_iter().for_each(|key| self.note(key)),
-                    Ok(None) => self.missed(),
-                    Err(error) => tracing::warn!(%error, "changes of other origins can't be looked for"),
-                }
-            }
-            let next = if alone { announce_at } else { look_at.min(announce_at) };
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                () = sleep_until(next) => {}
-                told = local.recv() => match told {
-                    Ok(changed) => self.note(changed.key),
-                    Err(RecvError::Lagged(_)) => self.missed(),
+                () = sleep_until(announce_at) => {}
+                told = changes.recv() => match told {
+                    Ok(Changed::Here { key, .. } | Changed::Elsewhere { key }) => self.note(key),
+                    Ok(Changed::Missed) | Err(RecvError::Lagged(_)) => self.missed(),
                     Err(RecvError::Closed) => return,
                 },
             }
@@ -333,33 +315,6 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// What was seen of other origins' changes lately.
-#[derive(Debug, Default)]
-struct Others {
-    seen: HashMap<StreamKey, (i64, Millis)>,
-}
-
-impl Others {
-    /// Streams whose version was not seen before. `None`: there were too many to be sure.
-    async fn look(&mut self, store: &Store, now: Millis) -> Result<Option<Vec<StreamKey>>, StoreError> {
-        let since = now.saturating_sub(LOOK_BACK_MS);
-        let changed = records::changed_since(store, since, LOOK_LIMIT).await?;
-        let whole = changed.len() < LOOK_LIMIT as usize;
-        self.seen.retain(|_, (_, at)| *at >= since);
-        let mut fresh = Vec::new();
-        for (key, version, at) in changed {
-            if self
-                .seen
-                .insert(key.clone(), (version, at))
-                .is_none_or(|(old, _)| old != version)
-            {
-                fresh.push(key);
-            }
-        }
-        Ok(whole.then_some(fresh))
     }
 }
 

@@ -56,11 +56,23 @@ pub enum Phase {
 }
 
 /// Which of a stream's two publishers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Slot {
     Primary,
     Backup,
+}
+
+impl Slot {
+    pub const ALL: [Self; 2] = [Self::Primary, Self::Backup];
+
+    /// As the store names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Backup => "backup",
+        }
+    }
 }
 
 /// How long things may take; from the project's plan.
@@ -154,8 +166,14 @@ impl Event {
 pub enum Action {
     /// Close the publishers' connections with an error they show.
     Kick,
-    /// End the playlists.
+    /// End the playlists, and everything that was packaged.
     EndPlaylist,
+    /// End the playlists while the publishers go on sending.
+    Hide,
+    /// Begin new playlists, if the old ones have ended.
+    Show,
+    /// Forget everything but the live edge.
+    ClearDvr,
 }
 
 /// A call that the stream's state does not allow.
@@ -320,6 +338,7 @@ impl Step {
         }
         if !self.state.broadcasting {
             self.state.broadcasting = true;
+            self.actions.push(Action::Show);
             self.notices.push(Notice::BroadcastingStarted);
         }
         Ok(())
@@ -328,7 +347,7 @@ impl Step {
     fn stop_broadcasting(&mut self) {
         if self.state.broadcasting {
             self.state.broadcasting = false;
-            self.actions.push(Action::EndPlaylist);
+            self.actions.push(Action::Hide);
             self.notices.push(Notice::BroadcastingStopped);
         }
     }
@@ -338,11 +357,11 @@ impl Step {
         if kick && (self.state.primary || self.state.backup) {
             self.actions.push(Action::Kick);
         }
-        let broadcasting = self.state.broadcasting;
-        self.stop_broadcasting();
-        if !broadcasting {
-            // Backstage, too, there is a pipeline that has to end.
-            self.actions.push(Action::EndPlaylist);
+        // Backstage, too, there is a pipeline that has to end.
+        self.actions.push(Action::EndPlaylist);
+        if self.state.broadcasting {
+            self.state.broadcasting = false;
+            self.notices.push(Notice::BroadcastingStopped);
         }
         self.state.phase = phase;
         self.state.primary = false;
@@ -354,6 +373,14 @@ impl Step {
 }
 
 impl State {
+    /// Whether this slot's publisher is connected, at whichever origin.
+    pub fn has(&self, slot: Slot) -> bool {
+        match slot {
+            Slot::Primary => self.primary,
+            Slot::Backup => self.backup,
+        }
+    }
+
     fn slot(&mut self, slot: Slot) -> &mut bool {
         match slot {
             Slot::Primary => &mut self.primary,

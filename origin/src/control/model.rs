@@ -17,6 +17,9 @@ pub struct Stream {
     pub state: State,
     pub settings: Settings,
     pub credentials: Credentials,
+    /// When its seekable past was last thrown away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dvr_cleared: Option<Millis>,
     /// Goes up with every write: the entity tag.
     pub version: i64,
     pub created_at: Millis,
@@ -55,6 +58,8 @@ pub struct Settings {
     pub client_user_id: Option<String>,
     pub metadata: serde_json::Map<String, serde_json::Value>,
     pub on_rotate: OnRotate,
+    /// Whoever knows the key may push, without a password or a token.
+    pub allow_key_only: bool,
 }
 
 impl Default for Settings {
@@ -73,6 +78,7 @@ impl Default for Settings {
             client_user_id: None,
             metadata: serde_json::Map::new(),
             on_rotate: OnRotate::Keep,
+            allow_key_only: false,
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use weir_shared::id::StreamKey;
 
 use super::{
-    lifecycle::{Event, Slot},
+    lifecycle::{Event, Millis, Slot},
     model::{Credentials, Limits, OnRotate, Stream},
 };
 
@@ -15,11 +15,15 @@ use super::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamPolicy {
     pub key: StreamKey,
+    /// Of two policies the later one: the moment of the stream's last change, and how many there were.
+    pub version: (Millis, i64),
     /// Whether a publisher is let in: the stream is active and not DISABLED.
     pub accepts_publisher: bool,
     pub credentials: Credentials,
     /// What happens to a publisher whose credentials were rotated.
     pub on_rotate: OnRotate,
+    /// Whoever knows the key may push.
+    pub allow_key_only: bool,
     /// Backstage: viewers are refused until the broadcast starts.
     pub backstage: bool,
     pub broadcasting: bool,
@@ -34,9 +38,11 @@ impl StreamPolicy {
         let settings = &stream.settings;
         Self {
             key: stream.key.clone(),
+            version: (stream.updated_at, stream.version),
             accepts_publisher: stream.state.accepts_publisher(),
             credentials: stream.credentials.clone(),
             on_rotate: settings.on_rotate,
+            allow_key_only: settings.allow_key_only,
             backstage: stream.state.backstage,
             broadcasting: stream.state.broadcasting,
             signed_playback: settings.signed_playback,
@@ -66,14 +72,22 @@ pub struct Health {
 
 /// What the control plane asks of the node. Every call returns at once; calls about unknown keys do nothing.
 pub trait Node: Send + Sync + 'static {
-    /// From now on this holds for the stream.
+    /// From now on this holds for the stream, unless a later policy came before.
     fn apply(&self, policy: StreamPolicy);
     /// The stream is gone for good.
     fn remove(&self, key: &StreamKey);
     /// Closes the stream's publishers with an error that they show.
     fn kick(&self, key: &StreamKey);
-    /// Ends the stream's playlists.
+    /// Ends the stream's playlists, and its publishers' sessions.
     fn end(&self, key: &StreamKey);
+    /// Ends the stream's playlists; its publishers go on.
+    fn hide(&self, key: &StreamKey);
+    /// Begins new playlists after [`Node::hide`].
+    fn show(&self, key: &StreamKey);
+    /// Another origin publishes this slot now: what of it is here is cut, without an end that players would see.
+    fn hand_over(&self, key: &StreamKey, slot: Slot);
+    /// Whether the stream's broadcast is in this node's hands, waiting for its publisher included.
+    fn carries(&self, key: &StreamKey) -> bool;
     /// Forgets everything but the live edge.
     fn clear_dvr(&self, key: &StreamKey);
     /// `None`: not live on this node.
@@ -89,6 +103,12 @@ impl Node for Nowhere {
     fn remove(&self, _: &StreamKey) {}
     fn kick(&self, _: &StreamKey) {}
     fn end(&self, _: &StreamKey) {}
+    fn hide(&self, _: &StreamKey) {}
+    fn show(&self, _: &StreamKey) {}
+    fn hand_over(&self, _: &StreamKey, _: Slot) {}
+    fn carries(&self, _: &StreamKey) -> bool {
+        false
+    }
     fn clear_dvr(&self, _: &StreamKey) {}
     fn health(&self, _: &StreamKey) -> Option<Health> {
         None

@@ -5,6 +5,8 @@
 //! `node.rs`, `notice.rs`.
 
 mod broadcast;
+mod follow;
+mod owned;
 mod streams;
 
 use std::sync::Arc;
@@ -19,8 +21,9 @@ use super::{
     node::{Node, StreamPolicy},
     notice::{Notice, Outbox},
     secret,
-    store::{Lease, Millis, Store, StoreError, now},
+    store::{Millis, Store, StoreError, now},
 };
+use owned::Owned;
 
 pub use streams::{Created, Idempotency, NewStream, Patch};
 
@@ -83,26 +86,6 @@ pub struct Control {
     pub metrics: ControlMetrics,
     /// Streams that are live here.
     owned: DashMap<StreamKey, Owned>,
-}
-
-/// A stream that this node publishes.
-#[derive(Debug, Clone)]
-struct Owned {
-    /// Lets this node write the stream's state.
-    lease: Lease,
-    expires: Millis,
-    /// When its grace time is over.
-    timeout: Option<Millis>,
-}
-
-impl Owned {
-    fn new(lease: Lease, expires: Millis) -> Self {
-        Self {
-            lease,
-            expires,
-            timeout: None,
-        }
-    }
 }
 
 impl Control {
@@ -187,6 +170,9 @@ impl Control {
             tx.commit().await?;
             self.node.apply(StreamPolicy::of(&stream, &limits));
             self.act(&stream, &consequences.actions);
+            if let Some(mut owned) = self.owned.get_mut(&stream.key) {
+                owned.follow(&stream);
+            }
             return Ok(stream);
         }
     }
@@ -196,6 +182,9 @@ impl Control {
             match action {
                 Action::Kick => self.node.kick(&stream.key),
                 Action::EndPlaylist => self.node.end(&stream.key),
+                Action::Hide => self.node.hide(&stream.key),
+                Action::Show => self.node.show(&stream.key),
+                Action::ClearDvr => self.node.clear_dvr(&stream.key),
             }
         }
     }

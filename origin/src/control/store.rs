@@ -10,11 +10,12 @@ mod keys;
 mod leases;
 mod migrate;
 mod projects;
+mod removed;
 mod streams;
 mod tally;
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -28,6 +29,7 @@ use weir_shared::id::StreamKey;
 pub use idempotency::Replay;
 pub use keys::NewKey;
 pub use leases::{Claim, Lease};
+pub use removed::REMOVED;
 pub use streams::{Listing, Page};
 
 /// Connections that read at once.
@@ -94,10 +96,19 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// What followers of the store are told after a commit.
+/// What followers of the store are told: after a commit of this process, and when `fleet.rs` saw what another one did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
-    pub key: StreamKey,
+pub enum Changed {
+    /// By a unit of work of this process.
+    Here {
+        key: StreamKey,
+        /// What was written. `None`: something else about the stream.
+        version: Option<i64>,
+    },
+    /// By another origin.
+    Elsewhere { key: StreamKey },
+    /// More than could be kept up with: whatever is known has to be read again.
+    Missed,
 }
 
 /// Clones share the connections.
@@ -113,7 +124,8 @@ pub struct Store {
 /// A unit of work: all of it happens, or nothing. Dropped without [`Tx::commit`], nothing.
 pub struct Tx {
     inner: Transaction<'static, Any>,
-    changed: BTreeSet<StreamKey>,
+    /// Streams, each with the version that was written.
+    changed: BTreeMap<StreamKey, Option<i64>>,
     tally: tally::Tally,
     changes: broadcast::Sender<Changed>,
 }
@@ -172,15 +184,21 @@ impl Store {
         };
         Ok(Tx {
             inner,
-            changed: BTreeSet::new(),
+            changed: BTreeMap::new(),
             tally: tally::Tally::new(),
             changes: self.changes.clone(),
         })
     }
 
-    /// Streams changed by this process, after each commit. A receiver that lags reads the table again.
+    /// Streams that changed. A receiver that lags reads the table again.
     pub fn changes(&self) -> broadcast::Receiver<Changed> {
         self.changes.subscribe()
+    }
+
+    /// Tells followers of what another process did.
+    pub fn tell(&self, changed: Changed) {
+        // Nobody may be following.
+        let _ = self.changes.send(changed);
     }
 
     /// Waits for connections in use, then closes them.
@@ -198,16 +216,20 @@ impl Tx {
 
     /// Followers hear of this stream once the work is committed.
     pub fn note_change(&mut self, key: &StreamKey) {
-        self.changed.insert(key.clone());
+        self.changed.entry(key.clone()).or_default();
+    }
+
+    fn note_version(&mut self, key: &StreamKey, version: i64) {
+        self.changed.insert(key.clone(), Some(version));
     }
 
     /// Makes it so. When this returns, the work survives a crash.
     pub async fn commit(mut self) -> Result<(), StoreError> {
         self.write_tally().await?;
         self.inner.commit().await?;
-        for key in self.changed {
+        for (key, version) in self.changed {
             // Nobody may be following.
-            let _ = self.changes.send(Changed { key });
+            let _ = self.changes.send(Changed::Here { key, version });
         }
         Ok(())
     }

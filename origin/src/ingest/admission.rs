@@ -7,6 +7,7 @@
 //! | userinfo in the tcUrl | `connect` |
 //! | `?user=…&pass=…` after application or key | `connect`, `publish` |
 //! | `?t=<token>` after application or key | `connect`, `publish` |
+//! | the stream's passphrase, or user and password or token in the stream id | SRT handshake |
 //! | key only, where the policy allows it | `publish` |
 //!
 //! | file | holds |
@@ -17,7 +18,7 @@
 //! | `tenure.rs` | how long a publish stays admitted |
 //! | `metrics.rs` | what is counted |
 //!
-//! Before this: `rtmp/connection.rs`. After this: `live/registry.rs` by way of [`Door`](super::Door).
+//! Before this: `rtmp/connection.rs`, `srt/connection.rs`. After this: `live/registry.rs` by way of [`Door`](super::Door).
 
 pub mod adobe;
 pub mod claims;
@@ -46,6 +47,7 @@ use super::{
     Entrance, Line, Refusal, Slot,
     catalog::{Catalog, StreamPolicy, Takeover},
     redacted,
+    secret::Secret,
     webhook::{Asked, Question, Webhook},
 };
 
@@ -62,7 +64,7 @@ pub struct Admission {
 #[derive(Debug)]
 pub enum Greeting {
     /// Go on to the publish, which is judged by [`Admission::admit`].
-    Welcome(Caller),
+    Welcome(Box<Caller>),
     /// Refused for now, with this description: the encoder connects again and answers it.
     Challenge(String),
     /// The password dialogue failed.
@@ -78,6 +80,21 @@ pub struct Caller {
     by_url: Claims,
     /// `None`: it did not answer a challenge.
     opened: Option<Vec<Opened>>,
+    /// The one its payloads are locked with, found right.
+    passphrase: Option<Secret>,
+}
+
+impl Caller {
+    /// An encoder over SRT, which names no application. `passphrase`: the stream's, where the caller knew it.
+    pub fn over_srt(claims: Claims, passphrase: Option<Secret>) -> Self {
+        Self {
+            app: App::default(),
+            by_app: Claims::default(),
+            by_url: claims,
+            opened: None,
+            passphrase,
+        }
+    }
 }
 
 /// A publish that was checked: the only way to a pipeline.
@@ -160,24 +177,26 @@ impl Admission {
                     self.count_step("need_auth");
                     return Greeting::Challenge(adobe::NEED_AUTH.to_owned());
                 }
-                Greeting::Welcome(Caller {
+                Greeting::Welcome(Box::new(Caller {
                     app,
                     by_app,
                     by_url,
                     opened: None,
-                })
+                    passphrase: None,
+                }))
             }
             Said::User(user) => {
                 self.count_step("challenge");
                 Greeting::Challenge(self.challenge(entrance, user, now))
             }
             Said::Answer(answer) => match self.open(entrance, answer, now) {
-                Some(opened) => Greeting::Welcome(Caller {
+                Some(opened) => Greeting::Welcome(Box::new(Caller {
                     app,
                     by_app: Claims::default(),
                     by_url,
                     opened: Some(opened),
-                }),
+                    passphrase: None,
+                })),
                 None => Greeting::AuthFailed,
             },
             Said::Nonsense => {
@@ -187,13 +206,17 @@ impl Admission {
         }
     }
 
+    /// The stream that a name stands for, and the passphrase that its encoders have to know over SRT.
+    pub fn passphrase(&self, entrance: &Entrance, name: &str) -> Result<(StreamKey, Option<Secret>), Refusal> {
+        let name = Name::parse(name, None, entrance.own())?;
+        tracing::Span::current().record("key", redacted(&name.key));
+        let policy = self.catalog.get(&name.key).ok_or(Refusal::UnknownStream)?;
+        Ok((name.key, policy.passphrase.clone()))
+    }
+
     /// Judges a publish. `name`: as sent, query and all.
     pub async fn admit(&self, caller: &Caller, name: &str, line: Line) -> Result<(Admitted, Tenure), Refusal> {
-        let own = match &line.entrance {
-            Entrance::Own(key) => Some(key),
-            Entrance::Shared => None,
-        };
-        let name = Name::parse(name, caller.app.instance.as_deref(), own)?;
+        let name = Name::parse(name, caller.app.instance.as_deref(), line.entrance.own())?;
         tracing::Span::current().record("key", redacted(&name.key));
         let watched = self.catalog.watch(&name.key).ok_or(Refusal::UnknownStream)?;
         let by_name = Claims::from_query(&name.query);
@@ -201,6 +224,7 @@ impl Admission {
             opened: caller.opened.as_deref(),
             claims: [Some(&by_name), Some(&caller.by_app), Some(&caller.by_url)],
             slot: name.slot,
+            passphrase: caller.passphrase.as_ref(),
         };
         let judged = judge::judge(&watched.policy, &line.entrance, &shown);
         if let Err(refusal) = judged {

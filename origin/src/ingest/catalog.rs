@@ -17,7 +17,7 @@ use weir_shared::id::StreamKey;
 
 use super::Refusal;
 
-pub use policy::{Credential, OnRotate, OwnPorts, SaltSecret, Secrets, StreamPolicy, Takeover, TokenHash};
+pub use policy::{Credential, OnRotate, OwnPorts, SaltSecret, Secrets, StreamPolicy, Takeover, Timers, TokenHash};
 
 /// Streams known at once.
 pub const STREAMS_MAX: usize = 100_000;
@@ -239,7 +239,7 @@ impl Inner {
 }
 
 fn fixed_ports(policy: &StreamPolicy) -> impl Iterator<Item = u16> {
-    [policy.ports.rtmp, policy.ports.rtmps].into_iter().flatten()
+    policy.ports.iter()
 }
 
 #[cfg(test)]

@@ -2,15 +2,16 @@
 //! for is then known before its first byte, and nobody can push to another stream's port.
 //!
 //! One task compares the catalog with what is bound after every change (`ports/table.rs`, pure), so that no change can be
-//! missed. Publishes that came through a port outlive it.
+//! missed. Publishes over TCP outlive the port that they came through; those over SRT end with it.
 //!
-//! Before this: `ingest/catalog.rs`. After this: `rtmp/server.rs`.
+//! Before this: `ingest/catalog.rs`. After this: `rtmp/server.rs`, `srt/server.rs`.
 
 mod range;
 mod table;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -30,7 +31,8 @@ use super::{
     Entrance, Transport,
     catalog::Catalog,
     redacted,
-    rtmp::server::{Server, Wrapping},
+    rtmp::{self, server::Wrapping},
+    srt,
 };
 
 /// What own ports count.
@@ -69,15 +71,49 @@ impl Default for Metrics {
 
 /// Where own ports of one transport are bound.
 pub struct Site {
-    pub wrapping: Wrapping,
+    pub server: Listens,
     pub address: IpAddr,
     pub range: Option<PortRange>,
+}
+
+/// Who listens at a site's ports.
+#[derive(Clone)]
+pub enum Listens {
+    Rtmp(Arc<rtmp::Server>, Wrapping),
+    Srt(Arc<srt::Server>),
+}
+
+impl Listens {
+    const fn transport(&self) -> Transport {
+        match self {
+            Self::Rtmp(_, wrapping) => wrapping.transport(),
+            Self::Srt(_) => Transport::Srt,
+        }
+    }
+
+    /// Binds a port and listens until `stop`.
+    async fn start(
+        &self,
+        address: SocketAddr,
+        entrance: Entrance,
+        stop: CancellationToken,
+    ) -> io::Result<JoinHandle<()>> {
+        Ok(match self {
+            Self::Rtmp(server, wrapping) => {
+                let listener = TcpListener::bind(address).await?;
+                tokio::spawn(server.clone().listen(listener, entrance, wrapping.clone(), stop))
+            }
+            Self::Srt(server) => {
+                let bound = server.bind(address, entrance).await?;
+                tokio::spawn(server.clone().listen(bound, stop))
+            }
+        })
+    }
 }
 
 /// Keeps the own ports of all streams bound.
 pub struct PortKeeper {
     catalog: Arc<Catalog>,
-    server: Arc<Server>,
     /// At most one per transport.
     sites: Vec<Site>,
     table: Arc<PortTable>,
@@ -94,16 +130,9 @@ struct Listening {
 const RETRY: Duration = Duration::from_secs(10);
 
 impl PortKeeper {
-    pub fn new(
-        catalog: Arc<Catalog>,
-        server: Arc<Server>,
-        sites: Vec<Site>,
-        table: Arc<PortTable>,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(catalog: Arc<Catalog>, sites: Vec<Site>, table: Arc<PortTable>, metrics: Metrics) -> Self {
         Self {
             catalog,
-            server,
             sites,
             table,
             metrics,
@@ -119,7 +148,7 @@ impl PortKeeper {
             .sites
             .iter()
             .filter(|site| site.range.is_some())
-            .map(|site| site.wrapping.transport())
+            .map(|site| site.server.transport())
             .collect();
         let plan = self
             .table
@@ -185,20 +214,18 @@ impl PortKeeper {
 
     async fn bind(&mut self, port: u16, owner: &Owner) -> Result<(), ()> {
         let site = self.site(owner.transport).ok_or(())?;
-        let (address, wrapping) = (SocketAddr::new(site.address, port), site.wrapping.clone());
+        let (address, server) = (SocketAddr::new(site.address, port), site.server.clone());
         let (key, transport) = (redacted(&owner.key), owner.transport.as_str());
-        let listener = match TcpListener::bind(address).await {
-            Ok(listener) => listener,
+        let stop = CancellationToken::new();
+        let entrance = Entrance::Own(owner.key.clone());
+        let task = match server.start(address, entrance, stop.clone()).await {
+            Ok(task) => task,
             Err(error) => {
                 warn!(key, transport, port, %error, "a stream's own port can't be bound");
                 return Err(());
             }
         };
         info!(key, transport, port, "own port opened");
-        let stop = CancellationToken::new();
-        let entrance = Entrance::Own(owner.key.clone());
-        let listen = self.server.clone().listen(listener, entrance, wrapping, stop.clone());
-        let task = tokio::spawn(listen);
         self.open.insert(port, Listening { stop, task });
         self.table.insert(port, owner.clone());
         Ok(())
@@ -216,6 +243,6 @@ impl PortKeeper {
     }
 
     fn site(&self, transport: Transport) -> Option<&Site> {
-        self.sites.iter().find(|site| site.wrapping.transport() == transport)
+        self.sites.iter().find(|site| site.server.transport() == transport)
     }
 }

@@ -3,7 +3,6 @@
 //! | file | holds |
 //! |---|---|
 //! | `server.rs` | listeners: plain, TLS, shared and own ports |
-//! | `lobby.rs` | how many connections there may be, and which has to go |
 //! | `connection.rs` | one connection: its socket and every time limit |
 //! | `session.rs` | the dialogue of one connection: bytes in, replies and steps out |
 //! | `chunk.rs` | chunk streams → messages |
@@ -21,7 +20,6 @@ pub mod command;
 mod connection;
 pub mod end;
 mod enhanced;
-pub mod lobby;
 pub mod metrics;
 mod reply;
 pub mod server;
@@ -33,6 +31,8 @@ pub use end::End;
 pub use metrics::Metrics;
 pub use server::Server;
 
+use super::lobby::Places;
+
 /// What a [`Server`] is told.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
@@ -43,12 +43,7 @@ pub struct Config {
 /// Bounds of all RTMP listeners together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at a time, publishing or not.
-    pub connections: usize,
-    /// Connections that have not published yet; one more, and the oldest of them has to go.
-    pub strangers: usize,
-    /// Connections that have not published yet from one address (IPv6: one /64); more are closed at once.
-    pub strangers_per_address: usize,
+    pub places: Places,
     /// From accept to an accepted publish, TLS included.
     pub publish_within: Duration,
     /// Slower than this, in bytes per second on average, is too slow before the publish …
@@ -71,9 +66,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 4096,
-            strangers: 1024,
-            strangers_per_address: 256,
+            places: Places::default(),
             publish_within: Duration::from_secs(10),
             slowest: 100,
             slow_grace: Duration::from_secs(3),

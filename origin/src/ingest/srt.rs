@@ -8,16 +8,61 @@
 //! | `crypto.rs` | keys and payload encryption |
 //! | `clock.rs` `receiver.rs` `acks.rs` | play times, the buffer and its holes, acknowledgements |
 //! | `session.rs` | one publish: all of the above together |
+//! | `port.rs` `server.rs` | sockets: datagrams in batches, handshakes, limits |
+//! | `connection.rs` | one call: admission, its session, its payloads on their way to the pipeline |
+//! | `end.rs` `metrics.rs` | every way a call ends; what is counted |
+//!
+//! All but the last three lines of this table are pure: bytes and the time in; packets, payloads and timeouts out.
 
 pub mod acks;
 pub mod clock;
+mod connection;
 pub mod cookie;
 pub mod crypto;
+pub mod end;
 pub mod handshake;
 pub mod hello;
+pub mod metrics;
+mod port;
 pub mod receiver;
 pub mod reject;
 pub mod sequence;
+pub mod server;
 pub mod session;
 pub mod streamid;
 pub mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+pub use end::End;
+pub use metrics::Metrics;
+pub use server::Server;
+
+use super::{lobby::Places, ts};
+
+/// What a [`Server`] is told.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    pub limits: Limits,
+    pub offer: handshake::Offer,
+    pub session: session::Settings,
+    pub ts: ts::Limits,
+    pub metrics: Arc<Metrics>,
+}
+
+/// Bounds of all SRT ports together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub places: Places,
+    /// Longest time without a frame or configuration of a publishing encoder.
+    pub silence: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            places: Places::default(),
+            silence: Duration::from_secs(15),
+        }
+    }
+}

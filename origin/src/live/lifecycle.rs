@@ -85,14 +85,16 @@ impl Lifecycle {
             // Nothing was ever shown: there is nothing to continue.
             State::Idle => State::Ended,
             State::Live => self.wait_or_end(now),
+            // It was waited for because it was silent; now it is gone.
+            State::Grace { until } if until > now + self.grace => self.wait_or_end(now),
             waiting_or_ended => waiting_or_ended,
         };
     }
 
-    /// Publishers may be there, but none sends. A connection that is dead and not yet closed looks like this.
-    pub fn fell_silent(&mut self, now: Instant) {
-        if self.state == State::Live && !self.grace.is_zero() {
-            self.state = self.wait_or_end(now);
+    /// Publishers may be there, but none sends: it ends then. A connection that is dead and not yet closed looks like this.
+    pub fn fell_silent(&mut self, until: Instant) {
+        if self.state == State::Live && self.publishers > 0 {
+            self.state = State::Grace { until };
         }
     }
 
@@ -143,6 +145,8 @@ mod tests {
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(10);
+    /// How long a silent publisher is waited for.
+    const IDLE: Duration = Duration::from_secs(30);
 
     fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)
@@ -194,6 +198,19 @@ mod tests {
         assert!(matches!(stream.state(), State::Grace { .. }));
         stream.timeout(start + seconds(19));
         assert_eq!(stream.state(), State::Ended);
+    }
+
+    #[test]
+    fn a_silent_publisher_has_its_idle_time_and_one_that_left_its_grace() {
+        let start = Instant::now();
+        let mut stream = live(start);
+        stream.fell_silent(start + IDLE);
+        stream.timeout(start + GRACE);
+        assert_eq!(stream.state(), State::Grace { until: start + IDLE });
+        stream.left(start + GRACE);
+        assert_eq!(stream.next_timeout(), Some(start + GRACE + GRACE));
+        stream.left(start + seconds(15));
+        assert_eq!(stream.next_timeout(), Some(start + GRACE + GRACE), "said twice");
     }
 
     #[test]
@@ -254,7 +271,7 @@ mod tests {
                     Step::Hear => {}
                     Step::Leave if publishers > 0 => { stream.left(now); publishers -= 1; }
                     Step::Leave => {}
-                    Step::Silence => stream.fell_silent(now),
+                    Step::Silence => stream.fell_silent(now + IDLE),
                     Step::Wait(ms) => now += Duration::from_millis(ms),
                 }
                 let was = stream.state();
@@ -266,7 +283,8 @@ mod tests {
                     ended = true;
                 }
                 if let State::Grace { until } = stream.state() {
-                    prop_assert!(until > now && until <= now + GRACE);
+                    let longest = if publishers > 0 { IDLE } else { GRACE };
+                    prop_assert!(until > now && until <= now + longest);
                     prop_assert_eq!(stream.next_timeout(), Some(until));
                 }
                 if publishers == 0 {

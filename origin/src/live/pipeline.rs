@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use weir_shared::media::time::MediaTime;
 
@@ -39,6 +39,8 @@ const HEALTH_PERIOD: Duration = Duration::from_secs(1);
 pub struct Continuity {
     /// How long a stream without a publisher waits for one before it ends.
     pub grace: Duration,
+    /// How long a publisher may be connected and send nothing before the stream ends.
+    pub idle: Duration,
     pub failover: failover::Policy,
 }
 
@@ -53,6 +55,8 @@ pub(super) struct Pipeline {
     inputs: BTreeMap<u8, Input>,
     lifecycle: Lifecycle,
     packager: Packager,
+    /// The playlists have ended, and what publishers send is thrown away.
+    hidden: bool,
     board: Board,
     health: Arc<Health>,
     health_due: Option<Instant>,
@@ -61,12 +65,32 @@ pub(super) struct Pipeline {
 }
 
 /// What the operator may want of a running stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Orders {
-    /// End the playlists.
+    /// End the playlists, and the publishers' sessions.
     pub end: CancellationToken,
+    /// False: end the playlists while publishers go on. True again: begin new ones.
+    pub shown: watch::Sender<bool>,
     /// Forget the past.
     pub clear: Notify,
+}
+
+impl Default for Orders {
+    fn default() -> Self {
+        Self {
+            end: CancellationToken::new(),
+            shown: watch::channel(true).0,
+            clear: Notify::new(),
+        }
+    }
+}
+
+/// Why a pipeline has stopped.
+pub(super) enum Stopped {
+    /// For good. Dropping it closes what readers hold.
+    Over(Pipeline),
+    /// The playlists have ended, and new ones are wanted of the same publishers.
+    Again(Pipeline),
 }
 
 /// One variant: the feeds of its two slots become one.
@@ -80,6 +104,19 @@ struct Input {
     last_video: Option<MediaTime>,
     /// Since when nobody sends it.
     gone: Option<Instant>,
+}
+
+impl Input {
+    fn new(policy: failover::Policy) -> Self {
+        Self {
+            failover: Failover::new(policy),
+            reached: None,
+            offset: MediaTime::ZERO,
+            step: splice::STEP_DEFAULT,
+            last_video: None,
+            gone: None,
+        }
+    }
 }
 
 /// What a pipeline is made of.
@@ -105,6 +142,7 @@ impl Pipeline {
             inputs: BTreeMap::new(),
             lifecycle: Lifecycle::new(parts.continuity.grace),
             packager: parts.packager,
+            hidden: false,
             board: parts.board,
             health: parts.health,
             health_due: None,
@@ -113,10 +151,27 @@ impl Pipeline {
         }
     }
 
+    /// The same publishers, on playlists of their own. What they send next decides where these begin.
+    pub(super) fn again(mut self, packager: Packager) -> Self {
+        self.packager = packager;
+        self.hidden = false;
+        self.inputs.clear();
+        let (now, policy) = (now(), self.continuity.failover);
+        for feed in &self.feeds {
+            let input = self
+                .inputs
+                .entry(feed.seat.variant)
+                .or_insert_with(|| Input::new(policy));
+            input.failover.joined(feed.seat.slot, now);
+        }
+        self
+    }
+
     /// Runs until the grace time after the last publisher is over (the playlists then end) or `stop` is cancelled (they do
-    /// not: the next process continues at the same addresses). Returns itself: dropping it closes what readers hold.
-    pub(super) async fn run(mut self, stop: CancellationToken) -> Self {
+    /// not: the next process continues at the same addresses).
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Stopped {
         let orders = self.orders.clone();
+        let mut shown = orders.shown.subscribe();
         self.metrics.streams_live.inc();
         tracing::info!("stream starts");
         let reason = loop {
@@ -125,6 +180,16 @@ impl Pipeline {
                 biased;
                 () = stop.cancelled() => break Reason::ShuttingDown,
                 () = orders.end.cancelled() => break Reason::ToldToEnd,
+                Ok(()) = shown.changed() => {
+                    let shown = *shown.borrow_and_update();
+                    if shown && self.hidden {
+                        self.metrics.streams_live.dec();
+                        return Stopped::Again(self);
+                    }
+                    if !shown {
+                        self.hide();
+                    }
+                }
                 () = orders.clear.notified() => self.packager.clear_windows(now()),
                 Some(feed) = self.joins.recv() => self.join(feed),
                 (index, event) = feed::next_event(&mut self.feeds, self.turn) => {
@@ -147,14 +212,25 @@ impl Pipeline {
         self.seats.close();
         self.feeds.clear();
         let ended = matches!(reason, Reason::GraceOver | Reason::ToldToEnd);
-        if ended {
+        if ended && !self.hidden {
             self.packager.finish(now());
         }
         self.lifecycle.end();
         self.tell(reason);
         self.metrics.streams_live.dec();
         tracing::info!(ended, "stream stops");
-        self
+        Stopped::Over(self)
+    }
+
+    fn hide(&mut self) {
+        if !self.hidden {
+            self.packager.finish(now());
+            self.hidden = true;
+            for feed in &mut self.feeds {
+                drop(feed.standby.take());
+            }
+            tracing::info!("the playlists end, the publishers go on");
+        }
     }
 
     fn join(&mut self, feed: Feed) {
@@ -163,14 +239,7 @@ impl Pipeline {
         tracing::info!(variant, slot = slot.as_str(), "publisher joins");
         self.lifecycle.joined(now);
         let policy = self.continuity.failover;
-        let input = self.inputs.entry(variant).or_insert_with(|| Input {
-            failover: Failover::new(policy),
-            reached: None,
-            offset: MediaTime::ZERO,
-            step: splice::STEP_DEFAULT,
-            last_video: None,
-            gone: None,
-        });
+        let input = self.inputs.entry(variant).or_insert_with(|| Input::new(policy));
         input.failover.joined(slot, now);
         let old = self
             .feeds
@@ -209,7 +278,7 @@ impl Pipeline {
         let Some(input) = self.inputs.get_mut(&variant) else {
             return;
         };
-        let active = input.failover.active() == Some(slot);
+        let active = input.failover.active() == Some(slot) && !self.hidden;
         match event {
             Event::Announced(announced) => {
                 feed.announce(announced);
@@ -234,7 +303,9 @@ impl Pipeline {
                 if feed.delivers_with(&held.frame) {
                     input.failover.heard(slot, held.starts, now);
                 }
-                if active {
+                if self.hidden {
+                    self.lifecycle.heard();
+                } else if active {
                     self.deliver(variant, held.frame, now);
                 } else {
                     let shown = input.reached.map(|reached| reached.arrived);
@@ -251,6 +322,9 @@ impl Pipeline {
 
     /// Switches to another feed if it is time to.
     fn choose(&mut self, variant: u8, now: Instant) {
+        if self.hidden {
+            return;
+        }
         let Some(input) = self.inputs.get_mut(&variant) else {
             return;
         };
@@ -360,7 +434,8 @@ impl Pipeline {
             self.choose(variant, now);
         }
         if !self.feeds.iter().any(Feed::sends) {
-            self.lifecycle.fell_silent(now);
+            let heard = self.feeds.iter().map(|feed| feed.heard).max().unwrap_or(now);
+            self.lifecycle.fell_silent(heard + self.continuity.idle);
         }
         self.mark_gone(now);
         let grace = self.continuity.grace;

@@ -22,12 +22,16 @@ use super::{
     lane::Settings,
     master::Master,
     packager::{MAIN, Packager},
-    pipeline::{self, Continuity, Orders, Parts, Pipeline},
+    pipeline::{self, Continuity, Orders, Parts, Pipeline, Stopped},
     seats::{Claim, SEATS_MAX, Seats, Taken},
     status::{Board, STATUS_QUEUE, Status, StatusChange},
 };
 use crate::{
-    ingest::{Admitted, Door, Publication, Refusal, Tally, catalog::Catalog, redacted},
+    ingest::{
+        Admitted, Door, Publication, Refusal, Slot, Tally,
+        catalog::{Catalog, Timers},
+        redacted,
+    },
     metrics::Metrics,
 };
 
@@ -47,6 +51,21 @@ pub struct Policy {
     /// How long an ended stream stays readable.
     pub linger: Duration,
     pub continuity: Continuity,
+}
+
+impl Policy {
+    /// What the stream's plan allows, else what the file says.
+    fn continuity_of(&self, key: &StreamKey) -> Continuity {
+        let timers = self.catalog.get(key).and_then(|policy| policy.timers);
+        match timers {
+            Some(Timers { grace, idle }) => Continuity {
+                grace,
+                idle,
+                ..self.continuity
+            },
+            None => self.continuity,
+        }
+    }
 }
 
 /// Why a stream can't be read.
@@ -137,6 +156,32 @@ impl Registry {
         }
     }
 
+    /// Ends a stream's playlists; its publishers go on.
+    pub fn hide(&self, key: &StreamKey) {
+        if let Some(live) = self.streams.get(key) {
+            live.orders.shown.send_replace(false);
+        }
+    }
+
+    /// Begins new playlists of a stream that was hidden.
+    pub fn show(&self, key: &StreamKey) {
+        if let Some(live) = self.streams.get(key) {
+            live.orders
+                .shown
+                .send_if_modified(|shown| !std::mem::replace(shown, true));
+        }
+    }
+
+    /// Cuts one slot's publishers: they publish elsewhere now. Was it the last one, the stream is gone without an end that
+    /// players would see: they go on elsewhere.
+    pub fn hand_over(&self, key: &StreamKey, slot: Slot) {
+        if let Some(live) = self.streams.get(key)
+            && !live.seats.send_slot_away(slot)
+        {
+            live.stop.cancel();
+        }
+    }
+
     /// Forgets all of a stream's past that its playlists need not list.
     pub fn clear_dvr(&self, key: &StreamKey) {
         if let Some(live) = self.streams.get(key) {
@@ -187,43 +232,30 @@ impl Registry {
 
     /// Begins a life of a stream, above the one before.
     fn begin(self: &Arc<Self>, key: &StreamKey, old: Option<Live>) -> Live {
-        let now = SystemTime::now();
-        let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let mut epoch = Epoch(u64::try_from(millis).unwrap_or(u64::MAX));
-        let mut first_msn = self.first_msn(now);
-        if let Some(old) = old {
+        if let Some(old) = &old {
             old.stop.cancel();
-            epoch = epoch.max(Epoch(old.epoch.0.saturating_add(1)));
-            let taken = old.next_msn.load(Ordering::Acquire);
-            first_msn = first_msn.max(taken.saturating_add(TAKEOVER_MARGIN));
         }
         let (joins, arrivals) = mpsc::channel(SEATS_MAX);
-        let (master, readers) = watch::channel(Arc::new(Master::default()));
         let (newest, status) = watch::channel(Status::default());
+        let (epoch, next_msn) = self.place_after(old.as_ref());
+        let (master, readers) = watch::channel(Arc::new(Master::default()));
         let live = Live {
             epoch,
             master: readers,
             health: Arc::default(),
             status,
             stop: self.shutdown.child_token(),
-            next_msn: Arc::new(AtomicU64::new(first_msn)),
+            next_msn,
             seats: Arc::default(),
             orders: Arc::default(),
             joins,
         };
         let pipeline = Pipeline::new(Parts {
-            continuity: self.policy.continuity,
+            continuity: self.policy.continuity_of(key),
             joins: arrivals,
             seats: live.seats.clone(),
             orders: live.orders.clone(),
-            packager: Packager::new(
-                self.settings.clone(),
-                epoch,
-                live.next_msn.clone(),
-                master,
-                live.health.clone(),
-                self.metrics.clone(),
-            ),
+            packager: self.packager(&live, master),
             board: Board {
                 key: key.clone(),
                 newest,
@@ -232,19 +264,68 @@ impl Registry {
             health: live.health.clone(),
             metrics: self.metrics.clone(),
         });
-        let (registry, key, stop) = (self.clone(), key.clone(), live.stop.clone());
-        self.tasks.spawn(async move {
-            let span = tracing::info_span!("stream", key = %redacted(&key), %epoch);
-            let held = pipeline.run(stop.clone()).instrument(span).await;
-            // `held` keeps the last snapshots readable; a successor or a shutdown ends that at once.
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(registry.policy.linger) => {}
-            }
-            registry.streams.remove_if(&key, |_, live| live.epoch == epoch);
-            drop(held);
-        });
+        self.tasks
+            .spawn(self.clone().carry(key.clone(), live.clone(), pipeline));
         live
+    }
+
+    /// Runs a life of a stream to its end.
+    async fn carry(self: Arc<Self>, key: StreamKey, mut live: Live, mut pipeline: Pipeline) {
+        let stop = live.stop.clone();
+        let held = loop {
+            let span = tracing::info_span!("stream", key = %redacted(&key), epoch = %live.epoch);
+            match pipeline.run(stop.clone()).instrument(span).await {
+                Stopped::Over(held) => break held,
+                Stopped::Again(paused) => pipeline = self.begin_again(&key, &mut live, paused),
+            }
+        };
+        // `held` keeps the last snapshots readable; a successor or a shutdown ends that at once.
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(self.policy.linger) => {}
+        }
+        self.streams.remove_if(&key, |_, newest| newest.epoch == live.epoch);
+        drop(held);
+    }
+
+    /// New playlists for the publishers of a life whose playlists have ended, in its place.
+    fn begin_again(&self, key: &StreamKey, live: &mut Live, paused: Pipeline) -> Pipeline {
+        let ended = live.epoch;
+        let (epoch, next_msn) = self.place_after(Some(live));
+        let (master, readers) = watch::channel(Arc::new(Master::default()));
+        (live.epoch, live.next_msn, live.master) = (epoch, next_msn, readers);
+        let next = paused.again(self.packager(live, master));
+        if let Some(mut newest) = self.streams.get_mut(key)
+            && newest.epoch == ended
+        {
+            *newest = live.clone();
+        }
+        next
+    }
+
+    fn packager(&self, live: &Live, master: watch::Sender<Arc<Master>>) -> Packager {
+        Packager::new(
+            self.settings.clone(),
+            live.epoch,
+            live.next_msn.clone(),
+            master,
+            live.health.clone(),
+            self.metrics.clone(),
+        )
+    }
+
+    /// Names and numbers above those of the life before.
+    fn place_after(&self, old: Option<&Live>) -> (Epoch, Arc<AtomicU64>) {
+        let now = SystemTime::now();
+        let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let mut epoch = Epoch(u64::try_from(millis).unwrap_or(u64::MAX));
+        let mut first_msn = self.first_msn(now);
+        if let Some(old) = old {
+            epoch = epoch.max(Epoch(old.epoch.0.saturating_add(1)));
+            let taken = old.next_msn.load(Ordering::Acquire);
+            first_msn = first_msn.max(taken.saturating_add(TAKEOVER_MARGIN));
+        }
+        (epoch, Arc::new(AtomicU64::new(first_msn)))
     }
 }
 

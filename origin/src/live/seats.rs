@@ -103,6 +103,15 @@ impl Seats {
         }
     }
 
+    /// Tells the publishers of one slot to go. True when the other slot has some, who stay.
+    pub(super) fn send_slot_away(&self, slot: Slot) -> bool {
+        let row = self.0.lock();
+        for seat in row.seats.iter().filter(|seat| seat.slot == slot) {
+            seat.stop.cancel();
+        }
+        row.seats.iter().any(|seat| seat.slot != slot)
+    }
+
     /// Nobody is let in from now on; who is there is told to go.
     pub(super) fn close(&self) {
         let mut row = self.0.lock();

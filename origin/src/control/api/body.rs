@@ -45,6 +45,9 @@ pub(super) struct StreamSettings {
     /// Whether broadcasts start unseen, until `go-live`.
     pub backstage: Option<bool>,
     pub on_rotate: Option<OnRotate>,
+    /// Let whoever knows the key push, without a password or a token. Viewers know the key: for tests, and behind a webhook
+    /// that has a say.
+    pub allow_key_only: Option<bool>,
     pub pull: Option<bool>,
     /// What to pull: an HLS, RTMP or SRT address.
     #[serde(deserialize_with = "present")]
@@ -109,6 +112,7 @@ impl StreamSettings {
             client_user_id: self.client_user_id.unwrap_or(base.client_user_id),
             metadata: self.metadata.unwrap_or(base.metadata),
             on_rotate: self.on_rotate.unwrap_or(base.on_rotate),
+            allow_key_only: self.allow_key_only.unwrap_or(base.allow_key_only),
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
 use crate::control::{
     model::{DVR_SECONDS_MAX, DVR_SECONDS_MIN, Limits, NAME_CHARS, Plan, Project, Scope},
     service::Refused,
-    store::now,
+    store::{Changed, now},
 };
 
 /// Projects and plans that a list shows.
@@ -260,5 +260,7 @@ async fn put_plan(
     let mut tx = store.begin().await?;
     tx.put_plan(&id, &limits, created_at).await?;
     tx.commit().await?;
+    // Which streams it concerns takes a look at all of them: not while the caller waits.
+    store.tell(Changed::Missed);
     Ok(Json(PlanView::from(&Plan { id, limits, created_at })))
 }

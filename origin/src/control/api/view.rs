@@ -52,6 +52,8 @@ pub struct StreamView {
     pub backstage: bool,
     /// Whether a connected publisher is cut when its credentials are rotated.
     pub on_rotate: OnRotate,
+    /// Whether whoever knows the key may push.
+    pub allow_key_only: bool,
     pub pull: bool,
     pub uri: Option<String>,
     pub client_user_id: Option<String>,
@@ -165,6 +167,7 @@ impl StreamView {
             active: state.active,
             backstage: state.backstage,
             on_rotate: settings.on_rotate,
+            allow_key_only: settings.allow_key_only,
             pull: settings.pull,
             uri: settings.uri.clone(),
             client_user_id: settings.client_user_id.clone(),

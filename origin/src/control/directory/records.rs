@@ -21,9 +21,11 @@ pub(super) async fn read(store: &Store, keys: &[StreamKey], now: Millis) -> Resu
     }
     let places: Vec<_> = (2..keys.len() + 2).map(|n| format!("${n}")).collect();
     let sql = format!(
-        "SELECT s.doc, n.url FROM streams s \
-         LEFT JOIN leases l ON l.stream_key = s.stream_key AND l.expires_at > $1 \
-         LEFT JOIN nodes n ON n.name = l.owner WHERE s.stream_key IN ({})",
+        "SELECT s.doc, np.url AS primary_url, nb.url AS backup_url FROM streams s \
+         LEFT JOIN slot_leases p ON p.stream_key = s.stream_key AND p.slot = 'primary' AND p.expires_at > $1 \
+         LEFT JOIN slot_leases b ON b.stream_key = s.stream_key AND b.slot = 'backup' AND b.expires_at > $1 \
+         LEFT JOIN nodes np ON np.name = p.owner LEFT JOIN nodes nb ON nb.name = b.owner \
+         WHERE s.stream_key IN ({})",
         places.join(", ")
     );
     let mut query = sqlx::query(AssertSqlSafe(sql)).bind(now);
@@ -36,12 +38,26 @@ pub(super) async fn read(store: &Store, keys: &[StreamKey], now: Millis) -> Resu
 
 fn record(row: &AnyRow) -> Result<StreamRecord, StoreError> {
     let doc: String = row.try_get("doc")?;
-    let owner: Option<String> = row.try_get("url")?;
-    Ok(of(&serde_json::from_str(&doc)?, owner))
+    let owners = owners(row.try_get("primary_url")?, row.try_get("backup_url")?);
+    Ok(of(&serde_json::from_str(&doc)?, owners))
 }
 
-/// What edges have to know of a stream whose broadcast belongs to the origin at `owner`.
-pub fn of(stream: &Stream, owner: Option<String>) -> StreamRecord {
+/// Who has the media, from who owns which slot: often one origin has both.
+fn owners(primary: Option<String>, backup: Option<String>) -> Origins {
+    match (primary, backup) {
+        (Some(primary), backup) => Origins {
+            backup: backup.filter(|backup| *backup != primary),
+            primary: Some(primary),
+        },
+        (None, only) => Origins {
+            primary: only,
+            backup: None,
+        },
+    }
+}
+
+/// What edges have to know of a stream whose media these origins have.
+pub fn of(stream: &Stream, origins: Origins) -> StreamRecord {
     let (state, settings) = (&stream.state, &stream.settings);
     StreamRecord {
         key: stream.key.clone(),
@@ -56,10 +72,7 @@ pub fn of(stream: &Stream, owner: Option<String>) -> StreamRecord {
         },
         active: state.active,
         backstage: stream.status() == lifecycle::Status::Live && !state.broadcasting,
-        origins: Origins {
-            primary: owner,
-            backup: None,
-        },
+        origins,
         signed_playback: settings.signed_playback,
         playback_secrets: std::iter::once(&stream.credentials.playback_secret)
             .chain(&stream.credentials.previous_playback_secret)
@@ -85,28 +98,4 @@ pub(super) async fn announce(store: &Store, name: &str, url: &str, now: Millis) 
     .execute(tx.connection())
     .await?;
     tx.commit().await
-}
-
-/// Key and version of the streams that changed at or after a moment, oldest change first; at most `limit`.
-pub(super) async fn changed_since(
-    store: &Store,
-    since: Millis,
-    limit: u32,
-) -> Result<Vec<(StreamKey, i64, Millis)>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT stream_key, version, updated_at FROM streams WHERE updated_at >= $1 ORDER BY updated_at LIMIT $2",
-    )
-    .bind(since)
-    .bind(i64::from(limit))
-    .fetch_all(store.reader())
-    .await?;
-    let mut changed = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let key: String = row.try_get("stream_key")?;
-        // A name that this program could not have written is nobody's.
-        if let Ok(key) = key.parse() {
-            changed.push((key, row.try_get("version")?, row.try_get("updated_at")?));
-        }
-    }
-    Ok(changed)
 }

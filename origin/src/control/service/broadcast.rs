@@ -9,12 +9,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weir_shared::id::{ProjectId, StreamId, StreamKey};
 
-use super::{ATTEMPTS, Consequences, Control, Owned, Refused};
+use super::{ATTEMPTS, Consequences, Control, Refused, owned::Held};
 use crate::{
     control::{
-        lifecycle::{Action, Event, Phase, Slot, Status, Timers},
+        lifecycle::{Action, Event, IllegalMove, Slot, Status, Step, Timers},
         model::{Limits, Stream},
-        node::{Happening, News, StreamPolicy},
+        node::{News, StreamPolicy},
         store::{Claim, Lease, Millis, StoreError, Tx, now},
     },
     ingest::redacted,
@@ -32,6 +32,10 @@ const GROUP: usize = 256;
 const TIDY: Duration = Duration::from_secs(3600);
 /// Streams read at once when the node starts.
 const BATCH: u32 = 500;
+/// How long after its lease ran out an origin may still come back to its broadcasts; then another one ends them.
+const ABANDONED_AFTER: Duration = Duration::from_secs(30);
+/// How often is looked for such broadcasts.
+const LOOK_FOR_ABANDONED: Duration = Duration::from_secs(5);
 
 fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
@@ -42,27 +46,30 @@ fn millis(duration: Duration) -> Millis {
 struct Item {
     key: StreamKey,
     event: Event,
-    /// The lease it is written under. `None`: the one that a publisher brings, in this group.
-    lease: Option<Lease>,
+    /// What this node holds; a publisher that connects brings the lease of its slot.
+    held: Vec<Lease>,
 }
 
 /// What has to follow once the unit of work is committed.
 struct Written {
     stream: Stream,
     limits: Limits,
-    lease: Lease,
+    leases: Vec<Lease>,
     changed: bool,
     actions: Vec<Action>,
+    /// The broadcast goes on at another origin: what is here is let go.
+    elsewhere: bool,
 }
 
 impl Control {
     /// Takes the publish of a stream for this node. To be asked before a publisher is let in; `TakeOver` once its
     /// credentials were checked.
-    pub async fn claim(&self, key: &StreamKey, claim: Claim) -> Result<Lease, StoreError> {
+    pub async fn claim(&self, key: &StreamKey, slot: Slot, claim: Claim) -> Result<Lease, StoreError> {
         let at = now();
-        let lease = self.store.take_lease(key, &self.name, claim, at, millis(LEASE)).await?;
-        self.owned
-            .insert(key.clone(), Owned::new(lease.clone(), at + millis(LEASE)));
+        let taken = self.store.take_lease((key, slot), &self.name, claim, at, millis(LEASE));
+        let lease = taken.await?;
+        let mut owned = self.owned.entry(key.clone()).or_default();
+        owned.hold(lease.clone(), at + millis(LEASE));
         Ok(lease)
     }
 
@@ -82,11 +89,7 @@ impl Control {
             .map(|news| Item {
                 key: news.key.clone(),
                 event: news.what.into(),
-                lease: match news.what {
-                    // A publisher brings its stream here, wherever it was before.
-                    Happening::Connected(_) => None,
-                    Happening::Left(_) | Happening::Ended => self.owned.get(&news.key).map(|o| o.lease.clone()),
-                },
+                held: self.owned.get(&news.key).map_or(Vec::new(), |owned| owned.leases()),
             })
             .collect();
         self.metrics.news.inc_by(news.len() as u64);
@@ -119,18 +122,17 @@ impl Control {
         let mut refused = Vec::new();
         for (item, result) in items.into_iter().zip(results) {
             match result {
-                Ok(Some(written)) => self.follow(written).await,
+                Ok(Some(written)) => self.follow_up(written).await,
                 Ok(None) => {}
                 Err(why) => {
                     let lost = matches!(why, Refused::Store(StoreError::NotOwner));
-                    if lost {
-                        self.owned.remove(&item.key);
-                        self.metrics.leases_lost.inc();
-                    }
                     let reason = if lost { "owner" } else { "state" };
                     self.metrics.news_refused.with_label_values(&[reason]).inc();
-                    // Another origin has it, or the API switched it off while its publisher was being let in.
-                    self.node.kick(&item.key);
+                    match lost {
+                        true => self.lose_what_is_lost(&item.held).await,
+                        // The API switched it off while its publisher was being let in.
+                        false => self.node.kick(&item.key),
+                    }
                     refused.push((item.key, why));
                 }
             }
@@ -140,7 +142,7 @@ impl Control {
 
     async fn write_once(&self, items: &[Item]) -> Result<Vec<Result<Option<Written>, Refused>>, StoreError> {
         let mut tx = self.store.begin().await?;
-        let mut taken: BTreeMap<StreamKey, Lease> = BTreeMap::new();
+        let mut taken: BTreeMap<(StreamKey, Slot), Lease> = BTreeMap::new();
         let mut known: BTreeMap<ProjectId, Limits> = BTreeMap::new();
         let mut results = Vec::with_capacity(items.len());
         for item in items {
@@ -158,7 +160,7 @@ impl Control {
         &self,
         tx: &mut Tx,
         item: &Item,
-        taken: &mut BTreeMap<StreamKey, Lease>,
+        taken: &mut BTreeMap<(StreamKey, Slot), Lease>,
         known: &mut BTreeMap<ProjectId, Limits>,
     ) -> Result<Option<Written>, Refused> {
         let Some(before) = tx.stream_by_key(&item.key).await? else {
@@ -170,38 +172,49 @@ impl Control {
         };
         known.insert(before.project.clone(), limits.clone());
         let at = now();
-        // Whether media still arrives is the node's to watch: it says `Ended`. Here only the grace time runs.
-        let timers = Timers {
-            idle: Millis::MAX,
-            ..limits.timers()
+        // A publisher that connected earlier in this group has brought a newer lease than the one held before.
+        let lease_of = |slot: Slot| {
+            let fresh = taken.get(&(item.key.clone(), slot));
+            fresh
+                .or_else(|| item.held.iter().find(|lease| lease.slot == slot))
+                .cloned()
         };
-        let step = before.state.step(item.event, at, timers)?;
-        // A lease that was taken or confirmed in this unit of work can't be lost before the commit.
-        let fresh = matches!(item.event, Event::Connected(_)) || taken.contains_key(&item.key);
-        // A publisher that connected earlier in this group has brought a newer one.
-        let lease = match taken.get(&item.key).or(item.lease.as_ref()) {
-            Some(lease) => lease.clone(),
+        let mut leases: Vec<Lease> = Slot::ALL.into_iter().filter_map(lease_of).collect();
+        let ours = |slot: Slot| leases.iter().any(|lease| lease.slot == slot);
+        let known = match item.event {
+            Event::Connected(_) => true,
+            Event::Left(slot) => ours(slot),
+            _ => !leases.is_empty(),
+        };
+        if !known {
             // It was never ours, or is ours no more: nobody's business.
-            None if !matches!(item.event, Event::Connected(_)) => return Ok(None),
-            None => {
-                tx.take_lease(&item.key, &self.name, Claim::TakeOver, at, millis(LEASE))
-                    .await?
-            }
-        };
-        if fresh {
-            taken.insert(item.key.clone(), lease.clone());
+            return Ok(None);
+        }
+        let (step, elsewhere) = step(&before, item.event, ours, at, &limits)?;
+        if let Event::Connected(slot) = item.event
+            && !taken.contains_key(&(item.key.clone(), slot))
+        {
+            // A publisher brings its slot here, wherever it was before.
+            let of = (&item.key, slot);
+            let lease = tx
+                .take_lease(of, &self.name, Claim::TakeOver, at, millis(LEASE))
+                .await?;
+            taken.insert((item.key.clone(), slot), lease.clone());
+            leases.retain(|held| held.slot != slot);
+            leases.push(lease);
         }
         let mut stream = before.clone();
         let consequences = Consequences::of(step, &mut stream);
         let changed = stream != before;
         if changed {
-            match fresh {
-                true => tx.update_stream(&mut stream, at).await?,
-                false => {
-                    tx.update_owned_stream(&lease, &mut stream, at).await?;
-                    taken.insert(item.key.clone(), lease.clone());
+            for lease in &leases {
+                // One that was taken or confirmed in this unit of work can't be lost before the commit.
+                if taken.get(&(item.key.clone(), lease.slot)) != Some(lease) {
+                    tx.confirm_lease(lease).await?;
+                    taken.insert((item.key.clone(), lease.slot), lease.clone());
                 }
             }
+            tx.update_stream(&mut stream, at).await?;
             for notice in &consequences.notices {
                 self.outbox.record(tx, *notice, &stream, at).await?;
             }
@@ -209,34 +222,44 @@ impl Control {
         Ok(Some(Written {
             stream,
             limits,
-            lease,
+            leases,
             changed,
             actions: consequences.actions,
+            elsewhere,
         }))
     }
 
     /// The node does what was written.
-    async fn follow(&self, written: Written) {
-        let Written { stream, lease, .. } = &written;
+    async fn follow_up(&self, written: Written) {
+        let Written { stream, leases, .. } = &written;
         if written.changed {
             self.node.apply(StreamPolicy::of(stream, &written.limits));
         }
         self.act(stream, &written.actions);
-        if stream.status() == Status::Live {
-            let mut owned = self
-                .owned
-                .entry(stream.key.clone())
-                .or_insert_with(|| Owned::new(lease.clone(), now() + millis(LEASE)));
-            owned.lease = lease.clone();
-            owned.timeout = match stream.state.phase {
-                Phase::Grace { until } => Some(until),
-                _ => None,
-            };
-        } else if self.owned.remove(&stream.key).is_some() {
-            // Another origin need not wait for the end of a lease that nobody uses.
-            if let Err(error) = self.store.release_lease(lease).await {
-                tracing::debug!(%error, "a lease was not given back; it runs out by itself");
+        if written.elsewhere {
+            self.owned.remove(&stream.key);
+            for lease in leases {
+                self.node.hand_over(&stream.key, lease.slot);
             }
+            self.give_back(leases).await;
+        } else if stream.status() == Status::Live {
+            let mut owned = self.owned.entry(stream.key.clone()).or_default();
+            for lease in leases {
+                // One that is held already runs out when it did before.
+                if owned.lease(lease.slot) != Some(lease) {
+                    owned.hold(lease.clone(), now() + millis(LEASE));
+                }
+            }
+            owned.follow(stream);
+        } else if self.owned.remove(&stream.key).is_some() {
+            self.give_back(leases).await;
+        }
+    }
+
+    async fn lose_what_is_lost(&self, held: &[Lease]) {
+        match self.store.lost_leases(held).await {
+            Ok(lost) => lost.iter().for_each(|lease| self.lose(lease)),
+            Err(error) => tracing::warn!(%error, "leases could not be looked at; the next renewal does"),
         }
     }
 
@@ -244,47 +267,55 @@ impl Control {
     /// have the grace time to come back.
     pub async fn recover(&self) -> Result<(), Refused> {
         let mut after: Option<StreamId> = None;
-        let mut limits: BTreeMap<_, Limits> = BTreeMap::new();
         loop {
             let batch = self.store.streams_after(after.as_ref(), BATCH).await?;
             let Some(last) = batch.last() else { return Ok(()) };
             after = Some(last.id.clone());
-            for stream in batch {
-                if !limits.contains_key(&stream.project) {
-                    limits.insert(stream.project.clone(), self.limits(&stream.project).await?);
-                }
-                if let Some(limits) = limits.get(&stream.project) {
-                    self.node.apply(StreamPolicy::of(&stream, limits));
-                }
-                if stream.status() == Status::Live {
-                    self.pick_up(&stream.key).await?;
-                }
+            self.take_in_streams(&batch).await?;
+            for stream in batch.iter().filter(|stream| stream.status() == Status::Live) {
+                self.pick_up(&stream.key).await?;
             }
         }
     }
 
+    /// Takes over what of a live stream nobody owns: its publishers are gone, as far as anybody knows.
     async fn pick_up(&self, key: &StreamKey) -> Result<(), Refused> {
-        let lease = match self.claim(key, Claim::Free).await {
-            Ok(lease) => lease,
-            // It lives on another origin.
-            Err(StoreError::NotOwner) => return Ok(()),
-            Err(other) => return Err(other.into()),
-        };
-        let left = |slot| Item {
+        let mut left = Vec::new();
+        for slot in Slot::ALL {
+            match self.claim(key, slot, Claim::Free).await {
+                Ok(lease) => left.push((slot, lease)),
+                // It lives on another origin.
+                Err(StoreError::NotOwner) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        let held: Vec<Lease> = left.iter().map(|(_, lease)| lease.clone()).collect();
+        let items = left.into_iter().map(|(slot, _)| Item {
             key: key.clone(),
             event: Event::Left(slot),
-            lease: Some(lease.clone()),
-        };
-        match self.write(vec![left(Slot::Primary), left(Slot::Backup)]).await.pop() {
+            held: held.clone(),
+        });
+        match self.write(items.collect()).await.pop() {
             Some((_, refused)) => Err(refused),
             None => Ok(()),
         }
+    }
+
+    /// Ends what an origin that is gone for good has left behind.
+    async fn pick_up_abandoned(&self) -> Result<(), Refused> {
+        let before = now().saturating_sub(millis(ABANDONED_AFTER));
+        for key in self.store.abandoned(before, BATCH).await? {
+            tracing::warn!(key = %redacted(&key), "the origin of this broadcast is gone");
+            self.pick_up(&key).await?;
+        }
+        Ok(())
     }
 
     /// Hears news, renews leases and lets time go by, until told to stop.
     pub async fn run(self: Arc<Self>, mut news: mpsc::Receiver<News>, stop: CancellationToken) {
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut abandoned = tokio::time::interval(LOOK_FOR_ABANDONED);
         let mut tidy = tokio::time::interval(TIDY);
         let mut group = Vec::with_capacity(GROUP);
         loop {
@@ -298,12 +329,23 @@ impl Control {
                     group.clear();
                 }
                 _ = beat.tick() => self.beat().await,
-                _ = tidy.tick() => {
-                    if let Err(error) = self.store.forget_idempotency_keys(now()).await {
-                        tracing::warn!(%error, "old idempotency keys were not removed");
+                _ = abandoned.tick() => {
+                    if let Err(error) = self.pick_up_abandoned().await {
+                        tracing::warn!(%error, "broadcasts of origins that are gone were not ended");
                     }
                 }
+                _ = tidy.tick() => self.tidy().await,
             }
+        }
+    }
+
+    async fn tidy(&self) {
+        let at = now();
+        if let Err(error) = self.store.forget_idempotency_keys(at).await {
+            tracing::warn!(%error, "old idempotency keys were not removed");
+        }
+        if let Err(error) = self.store.forget_removals(at).await {
+            tracing::warn!(%error, "old removals were not forgotten");
         }
     }
 
@@ -314,14 +356,14 @@ impl Control {
             .streams_owned
             .set(i64::try_from(self.owned.len()).unwrap_or(i64::MAX));
         for owned in self.owned.iter() {
-            if owned.expires - at < millis(RENEW_BELOW) {
-                due.push(owned.lease.clone());
-            }
-            if owned.timeout.is_some_and(|until| at >= until) {
+            let short = |held: &&Held| held.expires - at < millis(RENEW_BELOW);
+            due.extend(owned.held().iter().filter(short).map(|held| held.lease.clone()));
+            // A node that has the broadcast in its hands times it itself, and says when it is over.
+            if owned.timeout.is_some_and(|until| at >= until) && !self.node.carries(owned.key()) {
                 over.push(Item {
                     key: owned.key().clone(),
                     event: Event::Tick,
-                    lease: Some(owned.lease.clone()),
+                    held: owned.leases(),
                 });
             }
         }
@@ -344,16 +386,41 @@ impl Control {
             }
         };
         for lease in leases {
-            if lost.contains(&lease.key) {
-                tracing::warn!(key = %redacted(&lease.key), "another origin has taken this stream over");
-                self.metrics.leases_lost.inc();
-                self.owned.remove_if(&lease.key, |_, owned| owned.lease == *lease);
-                self.node.kick(&lease.key);
+            if lost.contains(lease) {
+                self.lose(lease);
             } else if let Some(mut owned) = self.owned.get_mut(&lease.key) {
-                owned.expires = at + millis(LEASE);
+                owned.renewed(lease, at + millis(LEASE));
             }
         }
     }
+}
+
+/// What the event means. Another origin may have the other publisher (`ours`: which slots are this node's): then what ends
+/// here ends nothing else, and the second value says that the broadcast goes on there.
+fn step(
+    stream: &Stream,
+    event: Event,
+    ours: impl Fn(Slot) -> bool,
+    at: Millis,
+    limits: &Limits,
+) -> Result<(Step, bool), IllegalMove> {
+    // Whether media still arrives is the node's to watch: it says `Ended`. Here only the grace time runs.
+    let timers = Timers {
+        idle: Millis::MAX,
+        ..limits.timers()
+    };
+    let state = &stream.state;
+    let foreign = Slot::ALL.into_iter().any(|slot| state.has(slot) && !ours(slot));
+    if !foreign || matches!(event, Event::Connected(_)) {
+        return Ok((state.step(event, at, timers)?, false));
+    }
+    let mut step = state.step(Event::Tick, at, timers)?;
+    for slot in Slot::ALL.into_iter().filter(|slot| ours(*slot)) {
+        let gone = step.state.step(Event::Left(slot), at, timers)?;
+        step.state = gone.state;
+        step.notices.extend(gone.notices);
+    }
+    Ok((step, true))
 }
 
 fn complain(refused: Vec<(StreamKey, Refused)>) {

@@ -198,9 +198,14 @@ impl Control {
 
     /// Forgets what was seekable; players at the live edge go on.
     pub async fn clear_dvr(&self, project: &ProjectId, id: &StreamId) -> Result<Stream, Refused> {
-        let stream = self.stream(project, id).await?;
-        self.node.clear_dvr(&stream.key);
-        Ok(stream)
+        self.change(project, id, IfMatch::Any, |stream, _, at| {
+            stream.dvr_cleared = Some(at);
+            Ok(Consequences {
+                actions: vec![Action::ClearDvr],
+                notices: Vec::new(),
+            })
+        })
+        .await
     }
 
     /// Ends the stream and removes it. Recordings stay.
@@ -211,7 +216,7 @@ impl Control {
             self.command(project, id, Event::Delete).await?;
             let mut tx = self.store.begin().await?;
             let stream = tx.stream(project, id).await?.ok_or(Refused::NoStream)?;
-            match tx.remove_stream(&stream).await {
+            match tx.remove_stream(&stream, now()).await {
                 Err(StoreError::Conflict | StoreError::Busy) if attempt < ATTEMPTS => continue,
                 other => other?,
             }
@@ -283,6 +288,7 @@ fn stream_of(project: &ProjectId, new: NewStream, at: Millis) -> Result<Stream, 
         },
         settings: new.settings,
         credentials: secret::credentials(),
+        dvr_cleared: None,
         version: 1,
         created_at: at,
         updated_at: at,

@@ -1,20 +1,21 @@
-//! Fenced leases: at any moment one origin owns a stream's publish, and one that lost it can write nothing.
+//! Fenced leases: at any moment one origin owns a slot (primary, backup) of a stream's publish, and one that lost it can
+//! write nothing.
 //!
 //! Two guards. The generation goes up with every change of owner, so a write that names an old one finds no row: right
 //! whatever the clocks say. The expiry only says when an owner that went silent may be replaced; it is compared between
 //! machines, so origins of one fleet keep their clocks within a second (NTP).
 
-use std::collections::BTreeSet;
-
 use sqlx::Row as _;
 use weir_shared::id::StreamKey;
 
 use super::{Millis, Store, StoreError, Tx};
+use crate::control::lifecycle::Slot;
 
 /// Proof of having been made the owner; worth something only while the store agrees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     pub key: StreamKey,
+    pub slot: Slot,
     /// The origin's name.
     pub owner: String,
     pub generation: i64,
@@ -29,58 +30,55 @@ pub enum Claim {
     TakeOver,
 }
 
-/// Takes a free, expired, own or (`$5 = 1`) foreign lease; the generation always goes up.
+/// Takes a free, expired, own or (`$6 = 1`) foreign lease; the generation always goes up.
 const TAKE: &str = "\
-    INSERT INTO leases (stream_key, owner, generation, expires_at) VALUES ($1, $2, 1, $3) \
-    ON CONFLICT (stream_key) DO UPDATE SET \
-        owner = excluded.owner, generation = leases.generation + 1, expires_at = excluded.expires_at \
-    WHERE leases.owner = excluded.owner OR leases.expires_at <= $4 OR $5 = 1 \
+    INSERT INTO slot_leases (stream_key, slot, owner, generation, expires_at) VALUES ($1, $2, $3, 1, $4) \
+    ON CONFLICT (stream_key, slot) DO UPDATE SET \
+        owner = excluded.owner, generation = slot_leases.generation + 1, expires_at = excluded.expires_at \
+    WHERE slot_leases.owner = excluded.owner OR slot_leases.expires_at <= $5 OR $6 = 1 \
     RETURNING generation";
 
 /// True only for the newest owner; in a unit of work it also holds the row until the commit.
-const CONFIRM: &str =
-    "UPDATE leases SET expires_at = expires_at WHERE stream_key = $1 AND owner = $2 AND generation = $3";
+const CONFIRM: &str = "UPDATE slot_leases SET expires_at = expires_at \
+    WHERE stream_key = $1 AND slot = $2 AND owner = $3 AND generation = $4";
 
 impl Store {
     /// [`Tx::take_lease`] in a unit of work of its own.
     pub async fn take_lease(
         &self,
-        key: &StreamKey,
+        of: (&StreamKey, Slot),
         owner: &str,
         claim: Claim,
         now: Millis,
         ttl: Millis,
     ) -> Result<Lease, StoreError> {
         let mut tx = self.begin().await?;
-        let lease = tx.take_lease(key, owner, claim, now, ttl).await?;
+        let lease = tx.take_lease(of, owner, claim, now, ttl).await?;
         tx.commit().await?;
         Ok(lease)
     }
 
     /// Keeps leases for another `ttl` milliseconds from `now`; says which ones are lost.
-    pub async fn renew_leases(
-        &self,
-        leases: &[Lease],
-        now: Millis,
-        ttl: Millis,
-    ) -> Result<BTreeSet<StreamKey>, StoreError> {
+    pub async fn renew_leases(&self, leases: &[Lease], now: Millis, ttl: Millis) -> Result<Vec<Lease>, StoreError> {
         let mut tx = self.begin().await?;
-        let mut lost = BTreeSet::new();
+        let mut lost = Vec::new();
         // Always in the same order: nobody waits in a circle.
         let mut leases: Vec<&Lease> = leases.iter().collect();
-        leases.sort_by(|a, b| a.key.cmp(&b.key));
+        leases.sort_by(|a, b| (&a.key, a.slot).cmp(&(&b.key, b.slot)));
         for lease in leases {
             let renewed = sqlx::query(
-                "UPDATE leases SET expires_at = $1 WHERE stream_key = $2 AND owner = $3 AND generation = $4",
+                "UPDATE slot_leases SET expires_at = $1 \
+                 WHERE stream_key = $2 AND slot = $3 AND owner = $4 AND generation = $5",
             )
             .bind(now.saturating_add(ttl))
             .bind(lease.key.as_str().to_owned())
+            .bind(lease.slot.as_str())
             .bind(lease.owner.clone())
             .bind(lease.generation)
             .execute(tx.connection())
             .await?;
             if renewed.rows_affected() == 0 {
-                lost.insert(lease.key.clone());
+                lost.push(lease.clone());
             }
         }
         tx.commit().await?;
@@ -104,22 +102,57 @@ impl Store {
         self.renew_lease(lease, 0, 0).await
     }
 
-    /// The owner of a stream's publish, if its lease has not run out.
-    pub async fn lease_owner(&self, key: &StreamKey, now: Millis) -> Result<Option<String>, StoreError> {
-        let owner = sqlx::query_scalar("SELECT owner FROM leases WHERE stream_key = $1 AND expires_at > $2")
-            .bind(key.as_str().to_owned())
-            .bind(now)
+    /// The owner of a stream's slot, if its lease has not run out.
+    pub async fn lease_owner(&self, of: (&StreamKey, Slot), now: Millis) -> Result<Option<String>, StoreError> {
+        let owner =
+            sqlx::query_scalar("SELECT owner FROM slot_leases WHERE stream_key = $1 AND slot = $2 AND expires_at > $3")
+                .bind(of.0.as_str().to_owned())
+                .bind(of.1.as_str())
+                .bind(now)
+                .fetch_optional(self.reader())
+                .await?;
+        Ok(owner)
+    }
+
+    /// Which of these leases are the newest no more.
+    pub async fn lost_leases(&self, leases: &[Lease]) -> Result<Vec<Lease>, StoreError> {
+        let mut lost = Vec::new();
+        for lease in leases {
+            let newest: Option<i64> = sqlx::query_scalar(
+                "SELECT generation FROM slot_leases WHERE stream_key = $1 AND slot = $2 AND owner = $3",
+            )
+            .bind(lease.key.as_str().to_owned())
+            .bind(lease.slot.as_str())
+            .bind(lease.owner.clone())
             .fetch_optional(self.reader())
             .await?;
-        Ok(owner)
+            if newest.is_none_or(|newest| newest > lease.generation) {
+                lost.push(lease.clone());
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Streams that are live for everybody, and whose owner let its lease run out before this moment; at most `limit`.
+    pub async fn abandoned(&self, before: Millis, limit: u32) -> Result<Vec<StreamKey>, StoreError> {
+        let keys: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT s.stream_key FROM slot_leases l JOIN streams s ON s.stream_key = l.stream_key \
+             WHERE l.expires_at > 0 AND l.expires_at <= $1 AND s.status = 'LIVE' LIMIT $2",
+        )
+        .bind(before)
+        .bind(i64::from(limit))
+        .fetch_all(self.reader())
+        .await?;
+        // A name that this program could not have written is nobody's.
+        Ok(keys.iter().filter_map(|key| key.parse().ok()).collect())
     }
 }
 
 impl Tx {
-    /// Makes `owner` the stream's owner for `ttl` milliseconds. [`StoreError::NotOwner`] when another origin has it.
+    /// Makes `owner` the slot's owner for `ttl` milliseconds. [`StoreError::NotOwner`] when another origin has it.
     pub async fn take_lease(
         &mut self,
-        key: &StreamKey,
+        (key, slot): (&StreamKey, Slot),
         owner: &str,
         claim: Claim,
         now: Millis,
@@ -127,6 +160,7 @@ impl Tx {
     ) -> Result<Lease, StoreError> {
         let row = sqlx::query(TAKE)
             .bind(key.as_str().to_owned())
+            .bind(slot.as_str())
             .bind(owner.to_owned())
             .bind(now.saturating_add(ttl))
             .bind(now)
@@ -137,6 +171,7 @@ impl Tx {
         self.note_change(key);
         Ok(Lease {
             key: key.clone(),
+            slot,
             owner: owner.to_owned(),
             generation,
         })
@@ -146,6 +181,7 @@ impl Tx {
     pub async fn confirm_lease(&mut self, lease: &Lease) -> Result<(), StoreError> {
         let held = sqlx::query(CONFIRM)
             .bind(lease.key.as_str().to_owned())
+            .bind(lease.slot.as_str())
             .bind(lease.owner.clone())
             .bind(lease.generation)
             .execute(self.connection())

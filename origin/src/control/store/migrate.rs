@@ -12,6 +12,16 @@ const STEPS: &[(i64, &str, &str)] = &[
     (1, "projects", include_str!("../../../migrations/0001_projects.sql")),
     (2, "streams", include_str!("../../../migrations/0002_streams.sql")),
     (3, "api keys", include_str!("../../../migrations/0003_api_keys.sql")),
+    (
+        4,
+        "removed streams",
+        include_str!("../../../migrations/0004_removed_streams.sql"),
+    ),
+    (
+        5,
+        "slot leases",
+        include_str!("../../../migrations/0005_slot_leases.sql"),
+    ),
     (50, "events", include_str!("../../../migrations/0050_events.sql")),
     (51, "webhooks", include_str!("../../../migrations/0051_webhooks.sql")),
     (52, "nodes", include_str!("../../../migrations/0052_nodes.sql")),

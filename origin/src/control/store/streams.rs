@@ -68,13 +68,18 @@ impl Store {
         stream_by_key(&mut connection, key).await
     }
 
-    /// Streams of all projects that changed at or after a moment, oldest change first; at most `limit`.
-    pub async fn streams_changed_since(&self, since: Millis, limit: u32) -> Result<Vec<Stream>, StoreError> {
-        let rows = sqlx::query("SELECT doc FROM streams WHERE updated_at >= $1 ORDER BY updated_at, id LIMIT $2")
-            .bind(since)
-            .bind(i64::from(limit))
-            .fetch_all(self.reader())
-            .await?;
+    /// Those of these keys that streams have.
+    pub async fn streams_by_keys(&self, keys: &[StreamKey]) -> Result<Vec<Stream>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let places: Vec<_> = (1..=keys.len()).map(|n| format!("${n}")).collect();
+        let sql = format!("SELECT doc FROM streams WHERE stream_key IN ({})", places.join(", "));
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for key in keys {
+            query = query.bind(key.as_str().to_owned());
+        }
+        let rows = query.fetch_all(self.reader()).await?;
         rows.iter().map(document).collect()
     }
 
@@ -125,8 +130,9 @@ impl Tx {
         .bind(serde_json::to_string(stream)?)
         .execute(self.connection())
         .await?;
+        self.unmark_removed(&stream.key).await?;
         self.tally(stream, Move::Added);
-        self.note_change(&stream.key);
+        self.note_version(&stream.key, stream.version);
         Ok(())
     }
 
@@ -155,7 +161,7 @@ impl Tx {
             return Err(StoreError::Conflict);
         }
         self.tally(stream, Move::From(before));
-        self.note_change(&stream.key);
+        self.note_version(&stream.key, stream.version);
         Ok(())
     }
 
@@ -182,7 +188,7 @@ impl Tx {
     }
 
     /// Removes a stream, as it was read, and its lease. [`StoreError::Conflict`] when somebody else was faster.
-    pub async fn remove_stream(&mut self, stream: &Stream) -> Result<(), StoreError> {
+    pub async fn remove_stream(&mut self, stream: &Stream, at: Millis) -> Result<(), StoreError> {
         let removed = sqlx::query("DELETE FROM streams WHERE id = $1 AND version = $2")
             .bind(stream.id.as_str().to_owned())
             .bind(stream.version)
@@ -191,13 +197,12 @@ impl Tx {
         if removed.rows_affected() == 0 {
             return Err(StoreError::Conflict);
         }
-        sqlx::query("DELETE FROM leases WHERE stream_key = $1")
+        sqlx::query("DELETE FROM slot_leases WHERE stream_key = $1")
             .bind(stream.key.as_str().to_owned())
             .execute(self.connection())
             .await?;
         self.tally(stream, Move::Removed);
-        self.note_change(&stream.key);
-        Ok(())
+        self.mark_removed(&stream.key, at).await
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::control::{
-    lifecycle::State,
+    lifecycle::{Slot, State},
     model::{DEFAULT, Settings, Stream},
     secret,
 };
@@ -13,6 +13,7 @@ fn stream(key: &str) -> Stream {
         state: State::default(),
         settings: Settings::default(),
         credentials: secret::credentials(),
+        dvr_cleared: None,
         version: 1,
         created_at: 1,
         updated_at: 1,
@@ -55,19 +56,25 @@ async fn a_write_from_an_older_reading_is_refused() {
 async fn a_stale_owner_can_write_nothing() {
     let (store, stream) = store_with("show").await;
     let old = store
-        .take_lease(&stream.key, "paris", Claim::Free, 0, 1_000)
+        .take_lease((&stream.key, Slot::Primary), "paris", Claim::Free, 0, 1_000)
         .await
         .unwrap();
-    let refused = store.take_lease(&stream.key, "tokyo", Claim::Free, 999, 1_000).await;
+    let refused = store
+        .take_lease((&stream.key, Slot::Primary), "tokyo", Claim::Free, 999, 1_000)
+        .await;
     assert!(matches!(refused, Err(StoreError::NotOwner)), "{refused:?}");
 
     let new = store
-        .take_lease(&stream.key, "tokyo", Claim::Free, 1_000, 1_000)
+        .take_lease((&stream.key, Slot::Primary), "tokyo", Claim::Free, 1_000, 1_000)
         .await
         .unwrap();
     assert!(new.generation > old.generation);
     assert_eq!(
-        store.lease_owner(&stream.key, 1_500).await.unwrap().as_deref(),
+        store
+            .lease_owner((&stream.key, Slot::Primary), 1_500)
+            .await
+            .unwrap()
+            .as_deref(),
         Some("tokyo")
     );
 
@@ -82,12 +89,15 @@ async fn a_stale_owner_can_write_nothing() {
 
     // The encoder came back to Paris with the right credentials.
     let again = store
-        .take_lease(&stream.key, "paris", Claim::TakeOver, 1_700, 1_000)
+        .take_lease((&stream.key, Slot::Primary), "paris", Claim::TakeOver, 1_700, 1_000)
         .await
         .unwrap();
     assert!(again.generation > new.generation);
     store.release_lease(&again).await.unwrap();
-    assert_eq!(store.lease_owner(&stream.key, 1_700).await.unwrap(), None);
+    assert_eq!(
+        store.lease_owner((&stream.key, Slot::Primary), 1_700).await.unwrap(),
+        None
+    );
 }
 
 #[tokio::test]

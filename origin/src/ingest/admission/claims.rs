@@ -89,7 +89,7 @@ impl<'a> Pairs<'a> {
 }
 
 /// A `connect` command's application.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct App {
     /// [`QUIET_APP`] and not [`APP`].
     pub(super) quiet: bool,

@@ -7,6 +7,7 @@ use weir_shared::id::StreamKey;
 use crate::ingest::{
     Entrance, Refusal, Slot,
     catalog::policy::{Credential, Secrets, StreamPolicy, TokenHash},
+    secret::Secret,
 };
 
 use super::{
@@ -21,6 +22,8 @@ pub enum Proof {
     Key,
     Token(TokenHash),
     Password(Credential),
+    /// The stream's passphrase over SRT.
+    Passphrase(Secret),
 }
 
 impl Proof {
@@ -30,6 +33,7 @@ impl Proof {
             Self::Key => "key",
             Self::Token(_) => "token",
             Self::Password(_) => "password",
+            Self::Passphrase(_) => "passphrase",
         }
     }
 
@@ -38,7 +42,7 @@ impl Proof {
         match self {
             Self::Key => 0,
             Self::Token(_) => 1,
-            Self::Password(_) => 2,
+            Self::Password(_) | Self::Passphrase(_) => 2,
         }
     }
 
@@ -49,6 +53,7 @@ impl Proof {
             Self::Key => policy.allow_key_only,
             Self::Token(token) => secrets.tokens.contains(token),
             Self::Password(credential) => secrets.credential.as_ref() == Some(credential),
+            Self::Passphrase(passphrase) => policy.passphrase.as_ref() == Some(passphrase),
         }
     }
 }
@@ -70,6 +75,8 @@ pub(super) struct Shown<'a> {
     pub(super) claims: [Option<&'a Claims>; 3],
     /// Asked for by the publish name.
     pub(super) slot: Option<Slot>,
+    /// Known by an encoder over SRT, and found right.
+    pub(super) passphrase: Option<&'a Secret>,
 }
 
 /// Whether a `connect` that shows nothing has to be asked for a password: the policy of the port's own stream decides; on
@@ -142,6 +149,15 @@ fn prove(policy: &StreamPolicy, shown: &Shown<'_>) -> Result<(Slot, Proof), Refu
     // A wrong password is a mistake even where none is needed, unless there is nothing that it could have been for.
     if claims().next().is_some() && !policy.has_no_secrets() {
         return Err(Refusal::WrongCredentials);
+    }
+    if let Some(passphrase) = shown.passphrase {
+        let proof = Proof::Passphrase(passphrase.clone());
+        let slot = shown.slot.unwrap_or(Slot::Primary);
+        // Rotated since it was looked up.
+        return proof
+            .opens(policy, slot)
+            .then_some((slot, proof))
+            .ok_or(Refusal::WrongPassphrase);
     }
     if policy.allow_key_only {
         Ok((shown.slot.unwrap_or(Slot::Primary), Proof::Key))

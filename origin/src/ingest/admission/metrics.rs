@@ -38,7 +38,7 @@ impl Default for Metrics {
         Self {
             admitted: counters(
                 "weir_origin_admission_admitted_total",
-                "Publishes let in, by what they proved: password, token, or only the key.",
+                "Publishes let in, by what they proved: password, passphrase (SRT), token, or only the key.",
                 &["proof"],
             ),
             refused: counters(

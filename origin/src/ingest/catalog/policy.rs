@@ -1,9 +1,9 @@
 //! What an origin must know of one stream to judge a publish. Pure data; no password and no token is in it, only what
-//! they can be checked with.
+//! they can be checked with. The passphrase of SRT is: it encrypts.
 //!
 //! Before this: the configuration or the control plane. After this: `ingest/admission/judge.rs`.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -12,10 +12,15 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use weir_shared::id::StreamKey;
 
-use crate::ingest::{Slot, secret::same};
+use crate::ingest::{
+    Slot, Transport,
+    secret::{Secret, same},
+};
 
 /// Longest user name, password or token, in bytes.
 pub const CREDENTIAL_MAX: usize = 128;
+/// Length of a passphrase, in bytes (SRT, "passphrase").
+pub const PASSPHRASE_BYTES: std::ops::RangeInclusive<usize> = 10..=79;
 /// Tokens of one slot that are good at the same time: the new one and those being phased out.
 pub const TOKENS_MAX: usize = 8;
 
@@ -29,9 +34,23 @@ pub struct StreamPolicy {
     pub allow_key_only: bool,
     pub primary: Secrets,
     pub backup: Secrets,
+    /// Encoders over SRT have to lock their payloads with it; knowing it lets them in to either slot. `None`: they must not
+    /// lock them. The one secret that is kept as it is: keys are made of it.
+    pub passphrase: Option<Secret>,
     pub ports: OwnPorts,
     pub on_rotate: OnRotate,
     pub takeover: Takeover,
+    /// `None`: those of the configuration file.
+    pub timers: Option<Timers>,
+}
+
+/// How long a stream waits for its publisher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timers {
+    /// Once it is gone.
+    pub grace: Duration,
+    /// While it is connected and sends nothing.
+    pub idle: Duration,
 }
 
 /// What opens one slot of a stream: any one of these.
@@ -42,12 +61,36 @@ pub struct Secrets {
     pub tokens: Vec<TokenHash>,
 }
 
-/// TCP ports that belong to the stream alone. `None`: one of the configured range, if there is a range.
+/// Ports that belong to the stream alone: of TCP, for SRT of UDP. `None`: one of the configured range, if there is a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OwnPorts {
     pub rtmp: Option<u16>,
     pub rtmps: Option<u16>,
+    pub srt: Option<u16>,
+}
+
+impl OwnPorts {
+    pub const fn of(&self, transport: Transport) -> Option<u16> {
+        match transport {
+            Transport::Rtmp => self.rtmp,
+            Transport::Rtmps => self.rtmps,
+            Transport::Srt => self.srt,
+        }
+    }
+
+    pub const fn set(&mut self, transport: Transport, port: u16) {
+        match transport {
+            Transport::Rtmp => self.rtmp = Some(port),
+            Transport::Rtmps => self.rtmps = Some(port),
+            Transport::Srt => self.srt = Some(port),
+        }
+    }
+
+    /// All that are there.
+    pub fn iter(&self) -> impl Iterator<Item = u16> {
+        [self.rtmp, self.rtmps, self.srt].into_iter().flatten()
+    }
 }
 
 /// What becomes of a running publish whose credentials were replaced.
@@ -83,9 +126,11 @@ impl StreamPolicy {
             allow_key_only: true,
             primary: Secrets::default(),
             backup: Secrets::default(),
+            passphrase: None,
             ports: OwnPorts::default(),
             on_rotate: OnRotate::default(),
             takeover: Takeover::default(),
+            timers: None,
         }
     }
 

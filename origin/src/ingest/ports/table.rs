@@ -48,10 +48,7 @@ impl PortTable {
     pub fn of(&self, key: &StreamKey) -> OwnPorts {
         let mut ports = OwnPorts::default();
         for (port, owner) in self.bound.read().iter().filter(|(_, owner)| owner.key == *key) {
-            match owner.transport {
-                Transport::Rtmp => ports.rtmp = Some(*port),
-                Transport::Rtmps => ports.rtmps = Some(*port),
-            }
+            ports.set(owner.transport, *port);
         }
         ports
     }
@@ -74,10 +71,7 @@ impl PortTable {
         let mut wanted = HashMap::new();
         for policy in policies {
             for transport in Transport::ALL {
-                let fixed = match transport {
-                    Transport::Rtmp => policy.ports.rtmp,
-                    Transport::Rtmps => policy.ports.rtmps,
-                };
+                let fixed = policy.ports.of(transport);
                 if fixed.is_some() || has_range(transport) {
                     let key = policy.key.clone();
                     wanted.insert(Owner { key, transport }, fixed);

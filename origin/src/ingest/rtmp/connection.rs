@@ -20,12 +20,13 @@ use tracing::{debug, info, warn};
 
 use super::{
     End, Limits, Server,
-    lobby::Place,
     session::{Session, Step},
 };
 use crate::ingest::{
     Event, Line, Publication, Refusal,
     admission::{Caller, Greeting, Tenure},
+    counted::Counted,
+    lobby::Place,
     timeline::Repair,
 };
 
@@ -35,22 +36,6 @@ const READ_BYTES: usize = 64 << 10;
 const STRANGER_READ_BYTES: usize = 4 << 10;
 /// How often a stranger's speed is looked at.
 const SPEED_CHECK: Duration = Duration::from_secs(1);
-
-/// Raises a gauge, and lowers it when dropped, on a panic too.
-pub(super) struct Counted(prometheus::IntGauge);
-
-impl Counted {
-    pub(super) fn new(gauge: &prometheus::IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
 
 /// What a connection's last log line says.
 #[derive(Debug, Default, Clone, Copy)]
@@ -70,7 +55,7 @@ pub(super) struct Connection<S> {
     /// Between two reads it holds less than one chunk header, so it never grows beyond [`READ_BYTES`].
     input: BytesMut,
     /// Set by `connect`.
-    caller: Option<Caller>,
+    caller: Option<Box<Caller>>,
     started: Instant,
     tally: Tally,
 }

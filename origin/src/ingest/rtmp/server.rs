@@ -14,12 +14,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, field, info_span, warn};
 
-use super::{
-    Config, End,
-    connection::{Connection, Counted},
+use super::{Config, End, connection::Connection};
+use crate::ingest::{
+    Door, Entrance, Line, Transport,
+    admission::Admission,
+    counted::Counted,
     lobby::{Lobby, Place},
 };
-use crate::ingest::{Door, Entrance, Line, Transport, admission::Admission};
 
 /// Pause after a failed accept: no more file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -59,7 +60,7 @@ impl Server {
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
-            lobby: Lobby::new(config.limits),
+            lobby: Lobby::new(config.limits.places),
             config,
             admission,
             door,

@@ -38,6 +38,16 @@ pub struct Offer {
     pub window: u32,
 }
 
+impl Default for Offer {
+    fn default() -> Self {
+        Self {
+            latency_ms: 120,
+            latency_max_ms: 8_000,
+            window: 25_600,
+        }
+    }
+}
+
 /// Answers handshakes of one port.
 #[derive(Debug, Clone)]
 pub struct Listener {

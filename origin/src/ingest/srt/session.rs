@@ -41,6 +41,14 @@ pub struct Settings {
     pub idle: Duration,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(5),
+        }
+    }
+}
+
 /// Why a session is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Over {

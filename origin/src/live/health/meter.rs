@@ -14,7 +14,7 @@ use weir_shared::media::time::MediaTime;
 
 use crate::{
     codec::CodecConfig,
-    ingest::Tally,
+    ingest::{Link, Tally},
     package::frame::{Frame, TrackId, TrackKind},
 };
 
@@ -39,6 +39,8 @@ pub enum Warning {
     Gaps { count: u64 },
     TimestampsRepaired { count: u64 },
     FramesDropped { count: u64 },
+    PacketsLost { count: u64, latency_ms: u64 },
+    Undecrypted { count: u64 },
     NoAudio,
 }
 
@@ -52,6 +54,8 @@ impl Warning {
             Self::Gaps { .. } => "gaps",
             Self::TimestampsRepaired { .. } => "timestamps_repaired",
             Self::FramesDropped { .. } => "frames_dropped",
+            Self::PacketsLost { .. } => "packets_lost",
+            Self::Undecrypted { .. } => "undecrypted",
             Self::NoAudio => "no_audio",
         }
     }
@@ -78,6 +82,13 @@ impl fmt::Display for Warning {
             Self::TimestampsRepaired { count } => {
                 write!(f, "{count} timestamps jumped or went back and were put right")
             }
+            Self::PacketsLost { count, latency_ms } => write!(
+                f,
+                "{count} SRT packets never came in time; raise the encoder's latency above {latency_ms} ms or lower its bit rate"
+            ),
+            Self::Undecrypted { count } => {
+                write!(f, "{count} SRT packets were locked with a key that was never announced")
+            }
             Self::FramesDropped { count } => write!(f, "{count} frames could not be used"),
             Self::NoAudio => write!(
                 f,
@@ -99,6 +110,9 @@ pub struct InputReport {
     pub frames_dropped: u64,
     /// Frames whose timestamps were put right.
     pub frames_repaired: u64,
+    /// The way to the encoder, over SRT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<Link>,
     #[serde(skip)]
     pub warnings: Vec<Warning>,
 }
@@ -185,6 +199,7 @@ impl Meter {
             gaps: self.gaps,
             frames_dropped: self.tally.dropped.load(Ordering::Relaxed),
             frames_repaired: self.tally.repaired.load(Ordering::Relaxed),
+            link: *self.tally.link.lock(),
             warnings: Vec::new(),
         };
         report.warnings = self.warnings(&report, now);
@@ -203,6 +218,19 @@ impl Meter {
             {
                 warnings.push(Warning::KeyFramesTooRare {
                     seconds: gop.as_secs_f64(),
+                });
+            }
+        }
+        if let Some(link) = &report.link {
+            if link.packets_lost > 0 {
+                warnings.push(Warning::PacketsLost {
+                    count: link.packets_lost,
+                    latency_ms: u64::try_from(link.latency.as_millis()).unwrap_or(u64::MAX),
+                });
+            }
+            if link.packets_undecrypted > 0 {
+                warnings.push(Warning::Undecrypted {
+                    count: link.packets_undecrypted,
                 });
             }
         }

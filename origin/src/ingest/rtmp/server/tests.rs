@@ -16,6 +16,7 @@ use crate::{
     ingest::{
         Admitted, Event, Publication, Refusal, admission,
         catalog::{Catalog, SaltSecret},
+        lobby::Places,
         rtmp::{
             Limits,
             amf0::{self, Value},
@@ -443,7 +444,10 @@ async fn a_full_pipeline_stops_the_reading_and_loses_nothing() {
 #[tokio::test]
 async fn connections_are_bounded_and_shutdown_waits_for_them() {
     let mut server = Running::start(Limits {
-        connections: 1,
+        places: Places {
+            connections: 1,
+            ..Places::default()
+        },
         ..Limits::default()
     })
     .await;

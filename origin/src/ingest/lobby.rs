@@ -2,7 +2,7 @@
 //! more tightly, by address and in all, and when there are too many the oldest goes. A flood of silent connections thus
 //! pushes out its own; an encoder needs well under a second to leave the lobby.
 //!
-//! Before this: `rtmp/server.rs`. After this: `rtmp/connection.rs`.
+//! Before this: `rtmp/server.rs`, `srt/server.rs`. After this: `rtmp/connection.rs`, `srt/connection.rs`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,12 +13,31 @@ use std::{
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::Limits;
+/// Bounds of all listeners of one protocol together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// Connections at a time, publishing or not.
+    pub connections: usize,
+    /// Connections that have not published yet; one more, and the oldest of them has to go.
+    pub strangers: usize,
+    /// Connections that have not published yet from one address (IPv6: one /64); more are closed at once.
+    pub strangers_per_address: usize,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            strangers: 1024,
+            strangers_per_address: 256,
+        }
+    }
+}
 
 /// Counts connections of all listeners.
 #[derive(Debug)]
 pub struct Lobby {
-    limits: Limits,
+    places: Places,
     inner: Mutex<Inner>,
 }
 
@@ -66,9 +85,9 @@ pub struct Place {
 }
 
 impl Lobby {
-    pub fn new(limits: Limits) -> Arc<Self> {
+    pub fn new(places: Places) -> Arc<Self> {
         Arc::new(Self {
-            limits,
+            places,
             inner: Mutex::default(),
         })
     }
@@ -78,10 +97,10 @@ impl Lobby {
         let address = network_of(address);
         let mut inner = self.inner.lock();
         let of_address = inner.addresses.get(&address).copied().unwrap_or(0);
-        if of_address >= self.limits.strangers_per_address {
+        if of_address >= self.places.strangers_per_address {
             return Err(Full::Address);
         }
-        let crowded = inner.connections >= self.limits.connections || inner.strangers.len() >= self.limits.strangers;
+        let crowded = inner.connections >= self.places.connections || inner.strangers.len() >= self.places.strangers;
         if crowded {
             let Some((_, oldest)) = inner.strangers.pop_first() else {
                 return Err(Full::Total);
@@ -167,11 +186,10 @@ mod tests {
     use super::*;
 
     fn lobby(connections: usize, strangers: usize, strangers_per_address: usize) -> Arc<Lobby> {
-        Lobby::new(Limits {
+        Lobby::new(Places {
             connections,
             strangers,
             strangers_per_address,
-            ..Limits::default()
         })
     }
 
