@@ -10,6 +10,8 @@ mod ingest;
 mod media;
 #[path = "../../fuzz/mutate.rs"]
 mod mutate;
+#[path = "../../fuzz/srt.rs"]
+mod srt;
 #[path = "../../fuzz/transport.rs"]
 mod transport;
 
@@ -18,7 +20,7 @@ use std::{path::Path, time::Instant};
 use anyhow::Context as _;
 use rand::{SeedableRng as _, rngs::SmallRng};
 
-const USAGE: &str = "usage: mutate_seeds chunk|amf0|session|flv|enhanced|codec|ts EXECUTIONS [SEED]";
+const USAGE: &str = "usage: mutate_seeds chunk|amf0|session|flv|enhanced|codec|ts|srt EXECUTIONS [SEED]";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -34,6 +36,7 @@ fn main() -> anyhow::Result<()> {
         "flv" => |bytes| ingest::flv(bytes).is_ok(),
         "enhanced" => |bytes| media::enhanced(bytes).is_ok(),
         "ts" => |bytes| transport::ts(bytes).is_ok(),
+        "srt" => |bytes| srt::srt(bytes).payloads > 0 || srt::key_material(bytes),
         "codec" => |bytes| media::codec(bytes).is_some(),
         _ => anyhow::bail!(USAGE),
     };

@@ -267,7 +267,12 @@ impl Refusal {
     pub const fn is_guess(self) -> bool {
         matches!(
             self,
-            Self::UnknownStream | Self::WrongCredentials | Self::NoCredentials | Self::WrongPort | Self::WebhookDenied
+            Self::UnknownStream
+                | Self::WrongCredentials
+                | Self::NoCredentials
+                | Self::WrongPassphrase
+                | Self::WrongPort
+                | Self::WebhookDenied
         )
     }
 }

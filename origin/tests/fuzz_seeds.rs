@@ -6,6 +6,8 @@ mod ingest;
 mod media;
 #[path = "../../fuzz/mutate.rs"]
 mod mutate;
+#[path = "../../fuzz/srt.rs"]
+mod srt;
 #[path = "../../fuzz/transport.rs"]
 mod transport;
 
@@ -36,6 +38,28 @@ fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
             (name, fs::read(entry.path()).unwrap())
         })
         .collect()
+}
+
+#[test]
+fn srt_seeds_end_as_they_should() {
+    let heard = |name: &str| srt::srt(&seeds("srt")[name]);
+    assert_eq!(heard("induction").inductions, 2);
+    assert_eq!((heard("conclusion").knocks, heard("conclusion_locked").knocks), (1, 1));
+    // What panicked other codecs.
+    assert_eq!(heard("empty_stream_id").knocks, 1);
+    for name in ["congestion_and_group", "long_stream_id", "extension_cut_off"] {
+        assert_eq!(heard(name).rejected, 1, "{name}");
+    }
+    assert_eq!((heard("data_in_order").payloads, heard("data_in_order").gaps), (12, 0));
+    assert_eq!(
+        (heard("data_with_holes").payloads, heard("data_with_holes").gaps),
+        (7, 1)
+    );
+    assert_eq!((heard("goodbye").payloads, heard("goodbye").gaps), (2, 1));
+    for (name, bytes) in seeds("srt") {
+        srt::srt(&bytes);
+        assert!(!srt::key_material(&bytes), "{name}");
+    }
 }
 
 #[test]
@@ -228,12 +252,13 @@ fn enhanced_seeds_end_as_they_should() {
 #[test]
 fn damaged_seeds_break_nothing() {
     let mut random = SmallRng::seed_from_u64(4);
-    for target in ["session", "ts", "flv", "enhanced", "codec"] {
+    for target in ["session", "ts", "srt", "flv", "enhanced", "codec"] {
         let seeds: Vec<Vec<u8>> = seeds(target).into_values().collect();
         for _ in 0..2_000 {
             let bytes = mutate::damaged(&seeds, &mut random);
             match target {
                 "ts" => drop(transport::ts(&bytes)),
+                "srt" => drop(srt::srt(&bytes)),
                 "session" => drop(ingest::session(&bytes)),
                 "flv" => drop(ingest::flv(&bytes)),
                 "enhanced" => drop(media::enhanced(&bytes)),

@@ -24,6 +24,7 @@ use crate::ingest::{
     rtmp::Limits,
     secret::Secret,
     srt::{self, handshake::Offer, session::Settings},
+    ts::{self, Damaged},
     webhook::{self, Fail, Style},
 };
 
@@ -84,6 +85,8 @@ pub struct Srt {
     pub peer_idle_timeout: HumanDuration,
     /// Packets of one encoder in memory.
     pub buffer_packets: u32,
+    /// What becomes of video of which a part never came.
+    pub damaged: Damaged,
     /// Calls at a time, publishing or not.
     pub max_connections: usize,
     /// Calls that are not let in yet; one more, and the oldest of them is dropped.
@@ -103,6 +106,7 @@ impl Default for Srt {
             max_latency: millis(offer.latency_max_ms),
             peer_idle_timeout: HumanDuration(session.idle),
             buffer_packets: offer.window,
+            damaged: Damaged::default(),
             max_connections: places.connections,
             max_waiting: places.strangers,
             max_waiting_per_address: places.strangers_per_address,
@@ -131,6 +135,10 @@ impl Srt {
             },
             session: Settings {
                 idle: self.peer_idle_timeout.0,
+            },
+            ts: ts::Limits {
+                damaged: self.damaged,
+                ..ts::Limits::default()
             },
             ..srt::Config::default()
         }

@@ -44,7 +44,7 @@ pub use self::{
     tenure::{Revoked, Tenure},
 };
 use super::{
-    Entrance, Line, Refusal, Slot,
+    Entrance, Line, Refusal, Slot, Transport,
     catalog::{Catalog, StreamPolicy, Takeover},
     redacted,
     secret::Secret,
@@ -217,7 +217,10 @@ impl Admission {
     /// Judges a publish. `name`: as sent, query and all.
     pub async fn admit(&self, caller: &Caller, name: &str, line: Line) -> Result<(Admitted, Tenure), Refusal> {
         let name = Name::parse(name, caller.app.instance.as_deref(), line.entrance.own())?;
-        tracing::Span::current().record("key", redacted(&name.key));
+        if line.transport != Transport::Srt {
+            // Over SRT it is known since the passphrase was looked up.
+            tracing::Span::current().record("key", redacted(&name.key));
+        }
         let watched = self.catalog.watch(&name.key).ok_or(Refusal::UnknownStream)?;
         let by_name = Claims::from_query(&name.query);
         let shown = Shown {

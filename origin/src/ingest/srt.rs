@@ -56,6 +56,8 @@ pub struct Limits {
     pub places: Places,
     /// Longest time without a frame or configuration of a publishing encoder.
     pub silence: Duration,
+    /// How long a refusal that may answer a guess is held back: callers call again at once.
+    pub slow_refusal: Duration,
 }
 
 impl Default for Limits {
@@ -63,6 +65,7 @@ impl Default for Limits {
         Self {
             places: Places::default(),
             silence: Duration::from_secs(15),
+            slow_refusal: Duration::from_secs(1),
         }
     }
 }

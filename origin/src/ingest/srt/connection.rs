@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     sync::mpsc,
-    time::{sleep_until, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -28,7 +28,8 @@ use super::{
 };
 use crate::ingest::{
     Entrance, Event, Line, Link, Publication, Refusal,
-    admission::{Caller, Tenure},
+    admission::{Caller, Tenure, claims::Claims},
+    counted::Counted,
     lobby::Place,
     ts::{Demuxer, Step},
 };
@@ -106,12 +107,12 @@ impl Connection {
     pub(super) async fn serve(mut self, knock: Knock) {
         let server = self.server.clone();
         let metrics = &server.config.metrics;
-        metrics.calls.inc();
+        let _call = Counted::new(&metrics.calls);
         match self.ask(&knock).await {
             Ok(mut live) => {
-                metrics.publishing.inc();
+                let publishing = Counted::new(&metrics.publishing);
                 let end = self.run(&mut live).await;
-                metrics.publishing.dec();
+                drop(publishing);
                 let stats = self.look(&mut live, Instant::now());
                 if !matches!(end, End::Closed) {
                     self.port.send(&live.session.farewell(Instant::now()), self.line.peer);
@@ -122,14 +123,15 @@ impl Connection {
                 self.report(&end, Some(&stats));
             }
             Err(end) => {
+                self.report(&end, None);
                 if let Some(reject) = end.reject() {
                     metrics.rejected.with_label_values(&[reject.as_str()]).inc();
-                    self.port.send(&knock.reject(reject), self.line.peer);
+                    if self.is_answered(&end).await {
+                        self.port.send(&knock.reject(reject), self.line.peer);
+                    }
                 }
-                self.report(&end, None);
             }
         }
-        metrics.calls.dec();
     }
 
     /// Passphrase first, then admission, then the door: nobody comes to a pipeline without their word.
@@ -173,12 +175,7 @@ impl Connection {
     }
 
     /// The stream's passphrase has to fit the caller's key material, or both have to be missing.
-    fn unlock(
-        &self,
-        claims: crate::ingest::admission::claims::Claims,
-        name: &str,
-        knock: &Knock,
-    ) -> Result<(Caller, Option<Keyring>), End> {
+    fn unlock(&self, claims: Claims, name: &str, knock: &Knock) -> Result<(Caller, Option<Keyring>), End> {
         let admission = &self.server.admission;
         let (key, passphrase) = admission
             .passphrase(&self.line.entrance, name)
@@ -196,6 +193,18 @@ impl Connection {
                 Err(KeyError::WrongPassphrase) => Err(refused(Refusal::WrongPassphrase)),
                 Err(KeyError::Malformed | KeyError::Cipher) => Err(End::Rejected(Reject::Rogue)),
             },
+        }
+    }
+
+    /// Waits before a refusal that may answer a guess. `false`: others need the place, and no answer is given.
+    async fn is_answered(&self, end: &End) -> bool {
+        if !matches!(end, End::Refused(refusal) if refusal.is_guess()) {
+            return true;
+        }
+        tokio::select! {
+            () = self.server.shutdown.cancelled() => true,
+            () = self.place.evicted().cancelled() => false,
+            () = sleep(self.server.config.limits.slow_refusal) => true,
         }
     }
 

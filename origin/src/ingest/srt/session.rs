@@ -27,6 +27,9 @@ const TICK: Micros = acks::FULL_EVERY;
 const ASK_EVERY_MIN: Micros = 20_000;
 /// A peer that has heard nothing for this long hears a keep-alive.
 const KEEP_ALIVE_AFTER: Micros = 1_000_000;
+/// Round trips in the latency with which a packet's repetitions can wait for each other's fate. With fewer, senders are
+/// let repeat twice in a round trip.
+const TRIES_WANTED: Micros = 8;
 /// How often the rates are taken.
 const RATE_EVERY: Micros = 1_000_000;
 /// Packets for the peer that wait to be sent; more are left out: all of them are repeated.
@@ -294,7 +297,11 @@ impl Session {
         let Some(number) = self.acks.full(next, now) else {
             return;
         };
-        let rtt = self.acks.rtt();
+        let mut rtt = self.acks.rtt();
+        if self.clock.latency() < rtt.mean * TRIES_WANTED {
+            // Senders wait for the mean less four variances before they repeat a packet again: half of it.
+            rtt.variance = rtt.variance.max(rtt.mean / 8);
+        }
         let acknowledgement = Acknowledgement {
             number,
             next,

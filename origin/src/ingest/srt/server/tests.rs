@@ -13,7 +13,6 @@ use crate::ingest::{
     secret::Secret,
     srt::{
         Limits, crypto,
-        handshake::Offer,
         hello::{self, Hello, MAGIC, Request, Terms},
         sequence::Sequence,
         session,
@@ -110,7 +109,7 @@ impl Running {
     }
 
     async fn shared() -> Self {
-        Self::start(Entrance::Shared, Config::default()).await
+        Self::start(Entrance::Shared, quick()).await
     }
 
     async fn let_in(&mut self) -> LetIn {
@@ -119,6 +118,17 @@ impl Running {
 
     fn counted(&self, counter: &prometheus::IntCounterVec, label: &str) -> u64 {
         counter.with_label_values(&[label]).get()
+    }
+}
+
+/// Wrong guesses are answered at once.
+fn quick() -> Config {
+    Config {
+        limits: Limits {
+            slow_refusal: Duration::ZERO,
+            ..Limits::default()
+        },
+        ..Config::default()
     }
 }
 
@@ -301,7 +311,7 @@ async fn who_may_publish_is_told_in_codes() {
 
 #[tokio::test]
 async fn a_stream_s_own_port_takes_that_stream_and_no_other() {
-    let mut server = Running::start(Entrance::Own("open".parse().unwrap()), Config::default()).await;
+    let mut server = Running::start(Entrance::Own("open".parse().unwrap()), quick()).await;
     for (id, wanted) in [
         ("open", Told::Welcome),
         ("", Told::Welcome),
@@ -376,7 +386,7 @@ async fn who_falls_silent_in_either_sense_is_ended_and_shutdown_waits() {
     let short = Duration::from_millis(300);
     let mut config = Config {
         session: session::Settings { idle: short },
-        ..Config::default()
+        ..quick()
     };
     let mut server = Running::start(Entrance::Shared, config.clone()).await;
     let mut caller = Caller::new(server.address).await;
@@ -435,7 +445,9 @@ async fn a_stranger_can_t_speak_into_a_call() {
 /// Tens of thousands of callers that never come back: nothing of them is kept, and who comes back is served at once.
 #[tokio::test]
 async fn a_flood_of_first_steps_leaves_nothing_behind() {
-    let mut server = Running::shared().await;
+    let mut config = quick();
+    config.session.idle = PATIENCE * 3;
+    let mut server = Running::start(Entrance::Shared, config).await;
     let mut established = Caller::new(server.address).await;
     established.call("open", None).await;
     let _let_in = server.let_in().await;
@@ -474,7 +486,6 @@ async fn calls_are_bounded() {
             },
             ..Limits::default()
         },
-        offer: Offer::default(),
         ..Config::default()
     };
     let mut server = Running::start(Entrance::Shared, config).await;
@@ -503,4 +514,21 @@ async fn a_new_passphrase_lets_a_running_publish_be_and_holds_for_the_next() {
         Told::Welcome
     );
     assert!(!let_in.stop.is_cancelled());
+}
+
+#[tokio::test]
+async fn a_wrong_guess_is_answered_slowly_and_a_right_call_is_not_kept_waiting() {
+    let slow_refusal = Duration::from_millis(400);
+    let mut config = quick();
+    config.limits.slow_refusal = slow_refusal;
+    let mut server = Running::start(Entrance::Shared, config).await;
+    let address = server.address;
+    let began = Instant::now();
+    let guess = tokio::spawn(async move { Caller::new(address).await.call("nobody", None).await });
+    let mut right = Caller::new(address).await;
+    assert_eq!(right.call("open", None).await, Told::Welcome);
+    let _let_in = server.let_in().await;
+    assert!(!guess.is_finished());
+    assert_eq!(guess.await.unwrap(), Told::Code(2404));
+    assert!(began.elapsed() >= slow_refusal);
 }
