@@ -11,7 +11,7 @@ use weir_shared::{
 /// Most proxies' ranges.
 const MAX_PROXIES: usize = 64;
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Playback {
     pub jwt: Jwt,
@@ -26,7 +26,7 @@ pub struct Playback {
 }
 
 /// A site's own program that says who may watch.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExternalCheck {
     /// `http://127.0.0.1:9000/may-watch`
@@ -84,7 +84,7 @@ pub enum Algorithm {
     RS256,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
     pub algorithm: Algorithm,
