@@ -133,7 +133,11 @@ impl Origin {
         };
         let srt_at = srt.as_ref().map(|(_, bound)| bound.local());
 
-        let store = Store::open(&config.database.url).await.context("database.url")?;
+        let vault = config.database.vault().context("database.key_file")?;
+        let store = Store::open(&config.database.url)
+            .await
+            .context("database.url")?
+            .with_vault(vault);
         let media = Arc::new(node::MediaNode::new(registry.clone(), catalog.clone()));
         let name = config.control.node.clone().unwrap_or_else(|| node_name(&http));
         let outside = Outside::new(&config, &store, &name, reachable(&http)?, &prometheus, stop.clone())?;

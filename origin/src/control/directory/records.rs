@@ -11,7 +11,7 @@ use weir_shared::{
 use crate::control::{
     lifecycle,
     model::Stream,
-    store::{Millis, Store, StoreError},
+    store::{Millis, Store, StoreError, Vault, document},
 };
 
 /// The records of those of the keys that streams have.
@@ -21,7 +21,7 @@ pub(super) async fn read(store: &Store, keys: &[StreamKey], now: Millis) -> Resu
     }
     let places: Vec<_> = (2..keys.len() + 2).map(|n| format!("${n}")).collect();
     let sql = format!(
-        "SELECT s.doc, np.url AS primary_url, nb.url AS backup_url FROM streams s \
+        "SELECT s.doc, s.secrets, np.url AS primary_url, nb.url AS backup_url FROM streams s \
          LEFT JOIN slot_leases p ON p.stream_key = s.stream_key AND p.slot = 'primary' AND p.expires_at > $1 \
          LEFT JOIN slot_leases b ON b.stream_key = s.stream_key AND b.slot = 'backup' AND b.expires_at > $1 \
          LEFT JOIN nodes np ON np.name = p.owner LEFT JOIN nodes nb ON nb.name = b.owner \
@@ -33,13 +33,12 @@ pub(super) async fn read(store: &Store, keys: &[StreamKey], now: Millis) -> Resu
         query = query.bind(key.as_str().to_owned());
     }
     let rows = query.fetch_all(store.reader()).await?;
-    rows.iter().map(record).collect()
+    rows.iter().map(|row| record(row, store.vault())).collect()
 }
 
-fn record(row: &AnyRow) -> Result<StreamRecord, StoreError> {
-    let doc: String = row.try_get("doc")?;
+fn record(row: &AnyRow, vault: &Vault) -> Result<StreamRecord, StoreError> {
     let owners = owners(row.try_get("primary_url")?, row.try_get("backup_url")?);
-    Ok(of(&serde_json::from_str(&doc)?, owners))
+    Ok(of(&document(row, vault)?, owners))
 }
 
 /// Who has the media, from who owns which slot: often one origin has both.

@@ -266,11 +266,16 @@ impl Control {
     /// Tells the node all it has to know, and picks up broadcasts that were live when this node died: their encoders
     /// have the grace time to come back.
     pub async fn recover(&self) -> Result<(), Refused> {
-        let mut after: Option<StreamId> = None;
+        let read = |after: Option<StreamId>| {
+            let store = self.store.clone();
+            tokio::spawn(async move { store.streams_after(after.as_ref(), BATCH).await })
+        };
+        let mut next = read(None);
         loop {
-            let batch = self.store.streams_after(after.as_ref(), BATCH).await?;
+            let batch = next.await.map_err(|_| StoreError::Busy)??;
             let Some(last) = batch.last() else { return Ok(()) };
-            after = Some(last.id.clone());
+            // Read while the node takes in the ones before.
+            next = read(Some(last.id.clone()));
             self.take_in_streams(&batch).await?;
             for stream in batch.iter().filter(|stream| stream.status() == Status::Live) {
                 self.pick_up(&stream.key).await?;

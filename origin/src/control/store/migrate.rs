@@ -22,6 +22,7 @@ const STEPS: &[(i64, &str, &str)] = &[
         "slot leases",
         include_str!("../../../migrations/0005_slot_leases.sql"),
     ),
+    (6, "secrets", include_str!("../../../migrations/0006_secrets.sql")),
     (50, "events", include_str!("../../../migrations/0050_events.sql")),
     (51, "webhooks", include_str!("../../../migrations/0051_webhooks.sql")),
     (52, "nodes", include_str!("../../../migrations/0052_nodes.sql")),
