@@ -152,6 +152,7 @@ impl Origin {
         let (news, heard) = mpsc::channel(NEWS_QUEUE);
         tasks.spawn(control.clone().run(heard, stop.clone()));
         tasks.spawn(control.clone().follow(stop.clone()));
+        tasks.spawn(node::warn(registry.clone(), control.clone(), stop.clone()));
         tasks.spawn(fleet::watch(control.store.clone(), stop.clone()));
         let configured = config.streams.iter().map(|s| s.key.clone()).collect();
         tasks.spawn(node::report(
