@@ -192,9 +192,7 @@ pub(super) async fn warn(registry: Arc<Registry>, control: Arc<Control>, stop: C
         let live = registry.list();
         told.retain(|key, (epoch, _)| live.iter().any(|(k, live)| k == key && live.epoch == *epoch));
         for (key, live) in live {
-            let (_, known) = told
-                .entry(key.clone())
-                .or_insert_with(|| (live.epoch, BTreeSet::new()));
+            let (_, known) = told.entry(key.clone()).or_insert_with(|| (live.epoch, BTreeSet::new()));
             let report = live.health.report();
             let warnings = report.publishers.iter().flat_map(|publisher| &publisher.input.warnings);
             for warning in warnings.map(kind_of) {

@@ -71,7 +71,9 @@ impl HealthWarning {
     /// What the broadcaster can do about it.
     pub const fn advice(self) -> &'static str {
         match self {
-            Self::KeyFramesTooRare => "key frames are too far apart: set the encoder's key-frame interval to 1 or 2 seconds",
+            Self::KeyFramesTooRare => {
+                "key frames are too far apart: set the encoder's key-frame interval to 1 or 2 seconds"
+            }
             Self::FramesDropped => "frames can't be used: look at the stream's health",
             Self::Unsteady => "the push comes late, in bursts or with gaps: lower its bit rate, or look at its line",
             Self::NoAudio => "no audio comes: look at the encoder's audio source",
