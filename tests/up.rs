@@ -131,6 +131,30 @@ async fn what_the_api_says_holds_at_the_edge_without_set_up() -> anyhow::Result<
     up.until_watched("show", 403, "stream_backstage").await?;
     up.api(Method::POST, &format!("/{id}/go-live"), Value::Null).await?;
     up.until_watched("show", 200, "#EXTM3U").await?;
+    let edge = up.address("/edge/http")?;
+    let playlist = || async { client::get(edge, "/app/show/d/video.m3u8").await?.playlist() };
+    let first = playlist().await?;
+
+    // Called off: who was watching sees an end, and others what a closed stream shows; called on again at the same address.
+    up.api(Method::POST, &format!("/{id}/stop-broadcasting"), Value::Null)
+        .await?;
+    up.until_watched("show", 403, "stream_backstage").await?;
+    assert!(playlist().await?.ended, "who was watching sees the end");
+    up.api(Method::POST, &format!("/{id}/start-broadcasting"), Value::Null)
+        .await?;
+    up.until_watched("show", 200, "#EXTM3U").await?;
+    let looking = async {
+        loop {
+            match playlist().await {
+                Ok(second) if !second.ended && second.media_sequence > first.open_sequence() => return,
+                _ => sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    timeout(PATIENCE, looking)
+        .await
+        .context("the edge never showed the new playlist")?;
+
     up.api(Method::POST, &format!("/{id}/disable"), Value::Null).await?;
     up.until_watched("show", 403, "stream_disabled").await?;
     assert!(broadcast.outcome().await.is_err(), "its publisher was cut");

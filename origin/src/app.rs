@@ -136,7 +136,11 @@ impl Origin {
         };
         let srt_at = srt.as_ref().map(|(_, bound)| bound.local());
 
-        let store = Store::open(&config.database.url).await.context("database.url")?;
+        let vault = config.database.vault().context("database.key_file")?;
+        let store = Store::open(&config.database.url)
+            .await
+            .context("database.url")?
+            .with_vault(vault);
         let name = config.control.node.clone().unwrap_or_else(|| node_name(&http));
         let outside = Outside::new(&config, &store, &name, reachable(&http)?, &prometheus, stop.clone())?;
         let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp, srt_at)?));
@@ -155,6 +159,7 @@ impl Origin {
         let (news, heard) = mpsc::channel(NEWS_QUEUE);
         tasks.spawn(control.clone().run(heard, stop.clone()));
         tasks.spawn(control.clone().follow(stop.clone()));
+        tasks.spawn(node::warn(registry.clone(), control.clone(), stop.clone()));
         tasks.spawn(fleet::watch(control.store.clone(), stop.clone()));
         let configured = config.streams.iter().map(|s| s.key.clone()).collect();
         tasks.spawn(node::report(

@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -14,7 +15,11 @@ use serde::{Deserialize, Serialize};
 use weir_shared::config::{Fault, HumanDuration, Secret, Validate};
 
 use crate::{
-    control::{directory::CREDENTIAL_MIN_BYTES, guard::Guard},
+    control::{
+        directory::CREDENTIAL_MIN_BYTES,
+        guard::Guard,
+        store::{BadKeyFile, Vault},
+    },
     ingest::catalog::Catalog,
     live::{
         Settings, failover,
@@ -84,12 +89,36 @@ impl Listen {
 pub struct Database {
     /// `sqlite:<file>`, `sqlite::memory:` or `postgres://…`. May hold a password: never logged.
     pub url: String,
+    /// File with the key that secrets are encrypted with. `None`: for an SQLite file its own name and `.key`, made when it
+    /// is not there; for PostgreSQL secrets are kept as they are.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Database {
+    /// What secrets are shut away with.
+    pub fn vault(&self) -> Result<Vault, BadKeyFile> {
+        if let Some(path) = &self.key_file {
+            return Vault::with_key_file(path);
+        }
+        let file = self
+            .url
+            .strip_prefix("sqlite:")
+            .filter(|file| !file.contains(":memory:"));
+        let Some(file) = file.and_then(|file| file.split('?').next()) else {
+            if !self.url.starts_with("sqlite:") {
+                tracing::warn!("database.key_file is not set: secrets lie in the database as they are");
+            }
+            return Ok(Vault::open());
+        };
+        Vault::with_own_key_file(Path::new(&format!("{file}.key")))
+    }
 }
 
 impl Default for Database {
     fn default() -> Self {
         Self {
             url: "sqlite:weir.db".to_owned(),
+            key_file: None,
         }
     }
 }

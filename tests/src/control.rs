@@ -55,7 +55,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        for suffix in ["", "-wal", "-shm"] {
+        for suffix in ["", "-wal", "-shm", ".key"] {
             // The side files are not always there.
             let _ = std::fs::remove_file(format!("{}{suffix}", self.0.display()));
         }

@@ -186,6 +186,34 @@ async fn a_broadcast_stops_and_starts_while_its_publisher_goes_on() -> anyhow::R
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_could_be_better_is_told() -> anyhow::Result<()> {
+    let (site, rest) = site().await?;
+    let made = rest
+        .post("/v1/projects/default/streams", json!({"streamKey": "show"}))
+        .await?;
+    let stream = body(made.text())?;
+    let mut feed = rest.follow("default", None).await?;
+    // One key frame in eight seconds: OBS's default.
+    let mut rare = Synthetic::default();
+    if let Some(video) = &mut rare.video {
+        video.gop_seconds = 8.0;
+    }
+    let token = stream["ingest"]["token"].as_str().context("a token")?;
+    let broadcast = Broadcast::start_in(site.origin.rtmp, &format!("app?t={token}"), "show", &rare).await?;
+    // A busy machine may add that the push is unsteady.
+    let warned = loop {
+        let message = feed.next().await?.context("the feed has ended")?;
+        if message.data["data"]["code"] == "key_frames_too_rare" {
+            break message;
+        }
+    };
+    assert_eq!(warned.event, "stream.health_warning");
+    broadcast.end().await?;
+    site.shutdown().await;
+    Ok(())
+}
+
 /// Row A3: N is the plan's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_that_sends_nothing_is_cut_when_the_plan_says_so() -> anyhow::Result<()> {

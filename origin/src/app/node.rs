@@ -1,7 +1,7 @@
 //! The media side, as the control plane sees it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -9,10 +9,11 @@ use std::{
 use dashmap::DashMap;
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_util::sync::CancellationToken;
-use weir_shared::id::{RecordingName, StreamKey};
+use weir_shared::id::{Epoch, RecordingName, StreamKey};
 
 use crate::{
     control::{
+        events::HealthWarning,
         lifecycle::{Event, Millis, Phase, Slot},
         model,
         node::{Happening, Health, News, Node, Recording, StreamPolicy},
@@ -24,7 +25,11 @@ use crate::{
         redacted,
         secret::Secret,
     },
-    live::{health::PublisherReport, lifecycle::State, registry::Registry},
+    live::{
+        health::{PublisherReport, Warning},
+        lifecycle::State,
+        registry::Registry,
+    },
     record::shelf::Shelf,
 };
 
@@ -204,6 +209,51 @@ async fn activate(control: &Control, key: &StreamKey) {
         && let Err(error) = control.command(&stream.project, &stream.id, Event::Activate).await
     {
         tracing::warn!(key = %redacted(key), %error, "a configured stream could not be activated");
+    }
+}
+
+/// How often is looked for what is wrong with an ingest: as often as the figures are renewed.
+const LOOK_AT_HEALTH: Duration = Duration::from_secs(1);
+
+/// Tells the control plane what begins to be wrong with an ingest, each kind once in a life of a stream, until `stop`.
+pub(super) async fn warn(registry: Arc<Registry>, control: Arc<Control>, stop: CancellationToken) {
+    let mut told: HashMap<StreamKey, (Epoch, BTreeSet<HealthWarning>)> = HashMap::new();
+    let mut beat = tokio::time::interval(LOOK_AT_HEALTH);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = beat.tick() => {}
+        }
+        let live = registry.list();
+        told.retain(|key, (epoch, _)| live.iter().any(|(k, live)| k == key && live.epoch == *epoch));
+        for (key, live) in live {
+            let (_, known) = told.entry(key.clone()).or_insert_with(|| (live.epoch, BTreeSet::new()));
+            let report = live.health.report();
+            let warnings = report.publishers.iter().flat_map(|publisher| &publisher.input.warnings);
+            for warning in warnings.map(kind_of) {
+                if !known.insert(warning) {
+                    continue;
+                }
+                if let Err(error) = control.warn(&key, warning).await {
+                    tracing::warn!(key = %redacted(&key), %error, "nobody could be told of a push that could be better");
+                }
+            }
+        }
+    }
+}
+
+/// The kinds that events tell of are fewer.
+fn kind_of(warning: &Warning) -> HealthWarning {
+    match warning {
+        Warning::KeyFramesTooRare { .. } => HealthWarning::KeyFramesTooRare,
+        Warning::FramesDropped { .. } | Warning::Undecrypted { .. } => HealthWarning::FramesDropped,
+        Warning::NoAudio => HealthWarning::NoAudio,
+        Warning::UnevenArrival { .. }
+        | Warning::TooSlow { .. }
+        | Warning::Gaps { .. }
+        | Warning::TimestampsRepaired { .. }
+        | Warning::PacketsLost { .. } => HealthWarning::Unsteady,
     }
 }
 

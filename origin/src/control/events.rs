@@ -192,14 +192,14 @@ impl Happened {
                 restartable: state.accepts_publisher(),
             }),
             Notice::Disabled => Self::StreamDisabled(StreamDisabled { active: state.active }),
-            Notice::HealthWarning => Self::StreamHealthWarning(StreamHealthWarning {
-                code: HealthWarning::Unsteady,
-                message: "the ingest is unsteady: look at the stream's health".to_owned(),
+            Notice::HealthWarning(code) => Self::StreamHealthWarning(StreamHealthWarning {
+                code,
+                message: code.advice().to_owned(),
             }),
             Notice::BroadcastingStarted => Self::BroadcastingStarted(BroadcastingStarted {}),
             Notice::BroadcastingStopped => Self::BroadcastingStopped(BroadcastingStopped {}),
             Notice::BroadcastingFailed => Self::BroadcastingFailed(BroadcastingFailed {
-                message: "viewers can't be let in".to_owned(),
+                message: "the origin of this broadcast is gone".to_owned(),
             }),
         }
     }

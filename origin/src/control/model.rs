@@ -16,6 +16,8 @@ pub struct Stream {
     pub key: StreamKey,
     pub state: State,
     pub settings: Settings,
+    /// Kept apart from the document.
+    #[serde(default, skip_serializing)]
     pub credentials: Credentials,
     /// When its seekable past was last thrown away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,8 +138,8 @@ pub enum OnRotate {
     Kick,
 }
 
-/// A stream's secrets. They are shown to API keys with `streams:write`, so they are kept as they are.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A stream's secrets. They are shown to API keys with `streams:write`, so they are kept as they are, encrypted.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Credentials {
     pub username: String,

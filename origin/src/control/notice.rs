@@ -8,6 +8,7 @@ use std::{future::Future, pin::Pin};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    events::HealthWarning,
     model::Stream,
     store::{Millis, StoreError, Tx},
 };
@@ -27,7 +28,7 @@ pub enum Notice {
     #[serde(rename = "stream.disabled")]
     Disabled,
     #[serde(rename = "stream.health_warning")]
-    HealthWarning,
+    HealthWarning(HealthWarning),
     #[serde(rename = "broadcasting.started")]
     BroadcastingStarted,
     #[serde(rename = "broadcasting.stopped")]
@@ -46,7 +47,7 @@ impl Notice {
             Self::Resumed => "stream.resumed",
             Self::Ended => "stream.ended",
             Self::Disabled => "stream.disabled",
-            Self::HealthWarning => "stream.health_warning",
+            Self::HealthWarning(_) => "stream.health_warning",
             Self::BroadcastingStarted => "broadcasting.started",
             Self::BroadcastingStopped => "broadcasting.stopped",
             Self::BroadcastingFailed => "broadcasting.failed",

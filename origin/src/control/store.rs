@@ -14,6 +14,7 @@ mod recordings;
 mod removed;
 mod streams;
 mod tally;
+mod vault;
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +33,9 @@ pub use keys::NewKey;
 pub use leases::{Claim, Lease};
 pub use recordings::{RecordingRow, RecordingState};
 pub use removed::REMOVED;
+pub(in crate::control) use streams::document;
 pub use streams::{Listing, Page};
+pub use vault::{BadKeyFile, Vault};
 
 /// Connections that read at once.
 const READERS: u32 = 4;
@@ -79,6 +82,8 @@ pub enum StoreError {
     /// A row that this program did not write.
     #[error("a stored document can't be read: {0}")]
     Document(#[from] serde_json::Error),
+    #[error("a secret can't be taken out: database.key_file is not the key that it was shut away with")]
+    Locked,
     #[error("database: {0}")]
     Database(#[source] sqlx::Error),
 }
@@ -121,6 +126,7 @@ pub struct Store {
     /// SQLite has one writer at a time: waiting in our queue beats failing in its.
     writers: AnyPool,
     changes: broadcast::Sender<Changed>,
+    vault: Vault,
 }
 
 /// A unit of work: all of it happens, or nothing. Dropped without [`Tx::commit`], nothing.
@@ -130,6 +136,7 @@ pub struct Tx {
     changed: BTreeMap<StreamKey, Option<i64>>,
     tally: tally::Tally,
     changes: broadcast::Sender<Changed>,
+    vault: Vault,
 }
 
 impl Store {
@@ -163,9 +170,19 @@ impl Store {
             readers,
             writers,
             changes: broadcast::channel(CHANGE_BACKLOG).0,
+            vault: Vault::open(),
         };
         store.seed().await?;
         Ok(store)
+    }
+
+    /// Secrets are encrypted from now on.
+    pub fn with_vault(self, vault: Vault) -> Self {
+        Self { vault, ..self }
+    }
+
+    pub fn vault(&self) -> &Vault {
+        &self.vault
     }
 
     pub fn engine(&self) -> Engine {
@@ -189,6 +206,7 @@ impl Store {
             changed: BTreeMap::new(),
             tally: tally::Tally::new(),
             changes: self.changes.clone(),
+            vault: self.vault.clone(),
         })
     }
 
@@ -214,6 +232,10 @@ impl Tx {
     /// For a module's own queries inside this unit of work: `sqlx::query(…).execute(tx.connection())`.
     pub fn connection(&mut self) -> &mut AnyConnection {
         &mut self.inner
+    }
+
+    pub fn vault(&self) -> Vault {
+        self.vault.clone()
     }
 
     /// Followers hear of this stream once the work is committed.

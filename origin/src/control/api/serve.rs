@@ -13,6 +13,7 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
+use prometheus::IntGauge;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -48,12 +49,10 @@ pub async fn serve(listener: TcpListener, router: Router, metrics: ControlMetric
         match accepted {
             Ok((stream, _)) => {
                 let (router, drain) = (router.clone(), drain.clone());
-                let (alive, open) = (drain.connection(), metrics.connections.clone());
-                open.inc();
+                let held = (slot, drain.connection(), Open::new(metrics.connections.clone()));
                 tokio::spawn(async move {
                     connection(stream, router, drain).await;
-                    open.dec();
-                    drop((slot, alive));
+                    drop(held);
                 });
             }
             Err(error) => {
@@ -61,6 +60,22 @@ pub async fn serve(listener: TcpListener, router: Router, metrics: ControlMetric
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Counts a connection as open until it is dropped, however its task ends.
+struct Open(IntGauge);
+
+impl Open {
+    fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -10,7 +10,7 @@ use weir_shared::id::ProjectId;
 use super::fresh_id;
 use crate::control::{
     events::Filter,
-    store::{Millis, Store, StoreError, Tx},
+    store::{Millis, Store, StoreError, Tx, Vault},
     webhook::Secret,
 };
 
@@ -127,7 +127,7 @@ impl Endpoint {
         .bind(self.url.clone())
         .bind(self.description.clone())
         .bind(self.filter.to_text())
-        .bind(self.secret.reveal().to_owned())
+        .bind(tx.vault().shut(self.id.as_str(), self.secret.reveal().to_owned())?)
         .bind(i64::from(self.active))
         .bind(self.created_at)
         .bind(self.updated_at)
@@ -159,7 +159,7 @@ impl Endpoint {
             .bind(id.as_str().to_owned())
             .fetch_one(tx.connection())
             .await?;
-        let mut endpoint = Self::from_row(&row)?;
+        let mut endpoint = Self::from_row(&row, &tx.vault())?;
         change(&mut endpoint);
         sqlx::query(
             "UPDATE webhook_endpoints SET url = $1, description = $2, filter = $3, secret = $4, active = $5 \
@@ -168,7 +168,7 @@ impl Endpoint {
         .bind(endpoint.url.clone())
         .bind(endpoint.description.clone())
         .bind(endpoint.filter.to_text())
-        .bind(endpoint.secret.reveal().to_owned())
+        .bind(tx.vault().shut(id.as_str(), endpoint.secret.reveal().to_owned())?)
         .bind(i64::from(endpoint.active))
         .bind(id.as_str().to_owned())
         .execute(tx.connection())
@@ -183,7 +183,7 @@ impl Endpoint {
             .bind(project.as_str().to_owned())
             .fetch_optional(store.reader())
             .await?;
-        row.as_ref().map(Self::from_row).transpose()
+        row.as_ref().map(|row| Self::from_row(row, store.vault())).transpose()
     }
 
     /// All of a project's, newest first.
@@ -195,7 +195,7 @@ impl Endpoint {
         .bind(ENDPOINTS_PER_PROJECT)
         .fetch_all(store.reader())
         .await?;
-        rows.iter().map(Self::from_row).collect()
+        rows.iter().map(|row| Self::from_row(row, store.vault())).collect()
     }
 
     /// Removes an endpoint with its log and whatever waits for it. False: no such endpoint.
@@ -210,11 +210,12 @@ impl Endpoint {
         Ok(removed.rows_affected() > 0)
     }
 
-    pub(super) fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
-        let secret: String = row.try_get("secret")?;
+    pub(super) fn from_row(row: &AnyRow, vault: &Vault) -> Result<Self, StoreError> {
+        let id: String = row.try_get("id")?;
+        let secret = vault.take_out(&id, row.try_get("secret")?)?;
         let project: String = row.try_get("project")?;
         Ok(Self {
-            id: EndpointId(row.try_get("id")?),
+            id: EndpointId(id),
             project: project.parse().map_err(unreadable)?,
             url: row.try_get("url")?,
             description: row.try_get("description")?,

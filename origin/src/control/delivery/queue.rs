@@ -125,7 +125,7 @@ pub(super) async fn endpoints_due(store: &Store, now: Millis) -> Result<Vec<Endp
     .bind(now)
     .fetch_all(store.reader())
     .await?;
-    rows.iter().map(Endpoint::from_row).collect()
+    rows.iter().map(|row| Endpoint::from_row(row, store.vault())).collect()
 }
 
 /// Claims up to `limit` deliveries of an endpoint that are due, the longest waiting first.

@@ -11,7 +11,7 @@ use weir_shared::{
 use crate::control::{
     lifecycle,
     model::Stream,
-    store::{Millis, Store, StoreError},
+    store::{Millis, Store, StoreError, Vault, document},
 };
 
 /// The records of those of the keys that streams have.
@@ -21,7 +21,7 @@ pub(super) async fn read(store: &Store, keys: &[StreamKey], now: Millis) -> Resu
     }
     let places: Vec<_> = (2..keys.len() + 2).map(|n| format!("${n}")).collect();
     let sql = format!(
-        "SELECT s.doc, np.url AS primary_url, nb.url AS backup_url, \
+        "SELECT s.doc, s.secrets, np.url AS primary_url, nb.url AS backup_url, \
          (SELECT MAX(r.name) FROM recordings r WHERE r.stream_key = s.stream_key AND r.state <> 'deleting') AS recording \
          FROM streams s \
          LEFT JOIN slot_leases p ON p.stream_key = s.stream_key AND p.slot = 'primary' AND p.expires_at > $1 \
@@ -35,7 +35,10 @@ pub(super) async fn read(store: &Store, keys: &[StreamKey], now: Millis) -> Resu
         query = query.bind(key.as_str().to_owned());
     }
     let rows = query.fetch_all(store.reader()).await?;
-    let mut records: Vec<StreamRecord> = rows.iter().map(record).collect::<Result<_, _>>()?;
+    let mut records: Vec<StreamRecord> = rows
+        .iter()
+        .map(|row| record(row, store.vault()))
+        .collect::<Result<_, _>>()?;
     let removed: Vec<&StreamKey> = keys
         .iter()
         .filter(|key| !records.iter().any(|record| record.key == **key))
@@ -57,7 +60,7 @@ async fn of_removed(store: &Store, key: &StreamKey) -> Result<Option<StreamRecor
     .await?;
     let Some(row) = row else { return Ok(None) };
     let signed: i64 = row.try_get("signed")?;
-    let secret: String = row.try_get("playback_secret")?;
+    let secret = store.vault().take_out(key.as_str(), row.try_get("playback_secret")?)?;
     Ok(Some(StreamRecord {
         key: key.clone(),
         version: RecordVersion {
@@ -75,12 +78,11 @@ async fn of_removed(store: &Store, key: &StreamKey) -> Result<Option<StreamRecor
     }))
 }
 
-fn record(row: &AnyRow) -> Result<StreamRecord, StoreError> {
-    let doc: String = row.try_get("doc")?;
+fn record(row: &AnyRow, vault: &Vault) -> Result<StreamRecord, StoreError> {
     let owners = owners(row.try_get("primary_url")?, row.try_get("backup_url")?);
     Ok(StreamRecord {
         recording: row.try_get("recording")?,
-        ..of(&serde_json::from_str(&doc)?, owners)
+        ..of(&document(row, vault)?, owners)
     })
 }
 

@@ -54,7 +54,7 @@ pub struct StreamDisabled {
 }
 
 /// What is wrong with an ingest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthWarning {
     /// Key frames are further apart than the target duration.
@@ -63,6 +63,22 @@ pub enum HealthWarning {
     FramesDropped,
     /// Frames come late, in bursts or with gaps.
     Unsteady,
+    /// Audio was announced and does not come.
+    NoAudio,
+}
+
+impl HealthWarning {
+    /// What the broadcaster can do about it.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::KeyFramesTooRare => {
+                "key frames are too far apart: set the encoder's key-frame interval to 1 or 2 seconds"
+            }
+            Self::FramesDropped => "frames can't be used: look at the stream's health",
+            Self::Unsteady => "the push comes late, in bursts or with gaps: lower its bit rate, or look at its line",
+            Self::NoAudio => "no audio comes: look at the encoder's audio source",
+        }
+    }
 }
 
 /// `stream.health_warning`

@@ -12,9 +12,11 @@ use weir_shared::id::{ProjectId, StreamId, StreamKey};
 use super::{ATTEMPTS, Consequences, Control, Refused, owned::Held};
 use crate::{
     control::{
+        events::HealthWarning,
         lifecycle::{Action, Event, IllegalMove, Slot, Status, Step, Timers},
         model::{Limits, Stream},
         node::{News, StreamPolicy},
+        notice::Notice,
         store::{Claim, Lease, Millis, StoreError, Tx, now},
     },
     ingest::redacted,
@@ -266,11 +268,16 @@ impl Control {
     /// Tells the node all it has to know, and picks up broadcasts that were live when this node died: their encoders
     /// have the grace time to come back.
     pub async fn recover(&self) -> Result<(), Refused> {
-        let mut after: Option<StreamId> = None;
+        let read = |after: Option<StreamId>| {
+            let store = self.store.clone();
+            tokio::spawn(async move { store.streams_after(after.as_ref(), BATCH).await })
+        };
+        let mut next = read(None);
         loop {
-            let batch = self.store.streams_after(after.as_ref(), BATCH).await?;
+            let batch = next.await.map_err(|_| StoreError::Busy)??;
             let Some(last) = batch.last() else { return Ok(()) };
-            after = Some(last.id.clone());
+            // Read while the node takes in the ones before.
+            next = read(Some(last.id.clone()));
             self.take_in_streams(&batch).await?;
             for stream in batch.iter().filter(|stream| stream.status() == Status::Live) {
                 self.pick_up(&stream.key).await?;
@@ -279,7 +286,8 @@ impl Control {
     }
 
     /// Takes over what of a live stream nobody owns: its publishers are gone, as far as anybody knows.
-    async fn pick_up(&self, key: &StreamKey) -> Result<(), Refused> {
+    /// False: there was nothing to take over.
+    async fn pick_up(&self, key: &StreamKey) -> Result<bool, Refused> {
         let mut left = Vec::new();
         for slot in Slot::ALL {
             match self.claim(key, slot, Claim::Free).await {
@@ -290,6 +298,7 @@ impl Control {
             }
         }
         let held: Vec<Lease> = left.iter().map(|(_, lease)| lease.clone()).collect();
+        let found = !held.is_empty();
         let items = left.into_iter().map(|(slot, _)| Item {
             key: key.clone(),
             event: Event::Left(slot),
@@ -297,8 +306,25 @@ impl Control {
         });
         match self.write(items.collect()).await.pop() {
             Some((_, refused)) => Err(refused),
-            None => Ok(()),
+            None => Ok(found),
         }
+    }
+
+    /// Tells of something that changes nothing about a live stream. Streams that are not live, or not known, have no news.
+    async fn tell(&self, key: &StreamKey, notice: Notice) -> Result<(), Refused> {
+        let at = now();
+        let mut tx = self.store.begin().await?;
+        let stream = tx.stream_by_key(key).await?;
+        if let Some(stream) = stream.filter(|stream| stream.status() == Status::Live) {
+            self.outbox.record(&mut tx, notice, &stream, at).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Something about a stream's ingest has begun to be wrong.
+    pub async fn warn(&self, key: &StreamKey, warning: HealthWarning) -> Result<(), Refused> {
+        self.tell(key, Notice::HealthWarning(warning)).await
     }
 
     /// Ends what an origin that is gone for good has left behind.
@@ -306,7 +332,9 @@ impl Control {
         let before = now().saturating_sub(millis(ABANDONED_AFTER));
         for key in self.store.abandoned(before, BATCH).await? {
             tracing::warn!(key = %redacted(&key), "the origin of this broadcast is gone");
-            self.pick_up(&key).await?;
+            if self.pick_up(&key).await? {
+                self.tell(&key, Notice::BroadcastingFailed).await?;
+            }
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ const STEPS: &[(i64, &str, &str)] = &[
         "slot leases",
         include_str!("../../../migrations/0005_slot_leases.sql"),
     ),
+    (6, "secrets", include_str!("../../../migrations/0006_secrets.sql")),
     (
         20,
         "recordings",

@@ -129,6 +129,7 @@ impl Tx {
 
     /// [`StoreError::Taken`] when it is there already.
     pub async fn insert_recording(&mut self, row: &RecordingRow, stream: &Stream) -> Result<(), StoreError> {
+        let secret = self.vault().shut(row.key.as_str(), stream.credentials.playback_secret.clone())?;
         sqlx::query(
             "INSERT INTO recordings (stream_key, name, project, stream_id, state, started_at, changed_at, duration_ms, \
              bytes, message, signed, playback_secret) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
@@ -144,7 +145,7 @@ impl Tx {
         .bind(row.bytes)
         .bind(row.message.clone())
         .bind(i64::from(stream.settings.signed_playback))
-        .bind(stream.credentials.playback_secret.clone())
+        .bind(secret)
         .execute(self.connection())
         .await?;
         self.note_change(&row.key);
@@ -185,7 +186,7 @@ impl Tx {
         sqlx::query("UPDATE recordings SET signed = $2, playback_secret = $3, changed_at = $4 WHERE stream_key = $1")
             .bind(stream.key.as_str().to_owned())
             .bind(i64::from(stream.settings.signed_playback))
-            .bind(stream.credentials.playback_secret.clone())
+            .bind(secret)
             .bind(at)
             .execute(self.connection())
             .await?;

@@ -4,7 +4,7 @@ use sqlx::{Any, AnyConnection, Arguments as _, AssertSqlSafe, Row as _, any::Any
 use weir_shared::id::{ProjectId, StreamId, StreamKey};
 
 use super::{
-    Lease, Millis, Store, StoreError, Tx,
+    Lease, Millis, Store, StoreError, Tx, Vault,
     tally::{self, Move},
 };
 use crate::control::{lifecycle::Status, model::Stream};
@@ -39,14 +39,17 @@ impl Store {
         let skip = filter.value(i64::from(listing.skip))?;
         // The inner query walks an index; documents are read for this page only.
         let page = format!(
-            "SELECT s.doc FROM streams s JOIN (SELECT id FROM streams WHERE {} ORDER BY created_at DESC, id DESC \
+            "SELECT s.doc, s.secrets FROM streams s JOIN (SELECT id FROM streams WHERE {} ORDER BY created_at DESC, id DESC \
              LIMIT {limit} OFFSET {skip}) page ON page.id = s.id ORDER BY s.created_at DESC, s.id DESC",
             filter.condition
         );
         let rows = sqlx::query_with(AssertSqlSafe(page), filter.values)
             .fetch_all(&mut *connection)
             .await?;
-        let items = rows.iter().map(document).collect::<Result<Vec<_>, _>>()?;
+        let items = rows
+            .iter()
+            .map(|row| document(row, &self.vault))
+            .collect::<Result<Vec<_>, _>>()?;
         let total = match items.len() as u64 {
             // The last page: what was skipped and what is here is all there is.
             found if found < u64::from(listing.limit) && (found > 0 || listing.skip == 0) => {
@@ -59,13 +62,13 @@ impl Store {
 
     pub async fn stream(&self, project: &ProjectId, id: &StreamId) -> Result<Option<Stream>, StoreError> {
         let mut connection = self.reader().acquire().await?;
-        stream(&mut connection, project, id).await
+        stream(&mut connection, &self.vault, project, id).await
     }
 
     /// By its public name, whatever its project: for publishers and edges.
     pub async fn stream_by_key(&self, key: &StreamKey) -> Result<Option<Stream>, StoreError> {
         let mut connection = self.reader().acquire().await?;
-        stream_by_key(&mut connection, key).await
+        stream_by_key(&mut connection, &self.vault, key).await
     }
 
     /// Those of these keys that streams have.
@@ -74,23 +77,26 @@ impl Store {
             return Ok(Vec::new());
         }
         let places: Vec<_> = (1..=keys.len()).map(|n| format!("${n}")).collect();
-        let sql = format!("SELECT doc FROM streams WHERE stream_key IN ({})", places.join(", "));
+        let sql = format!(
+            "SELECT doc, secrets FROM streams WHERE stream_key IN ({})",
+            places.join(", ")
+        );
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for key in keys {
             query = query.bind(key.as_str().to_owned());
         }
         let rows = query.fetch_all(self.reader()).await?;
-        rows.iter().map(document).collect()
+        rows.iter().map(|row| document(row, &self.vault)).collect()
     }
 
     /// The next streams of all projects after an id, in order of ids: for walking through all of them.
     pub async fn streams_after(&self, after: Option<&StreamId>, limit: u32) -> Result<Vec<Stream>, StoreError> {
-        let rows = sqlx::query("SELECT doc FROM streams WHERE id > $1 ORDER BY id LIMIT $2")
+        let rows = sqlx::query("SELECT doc, secrets FROM streams WHERE id > $1 ORDER BY id LIMIT $2")
             .bind(after.map_or("", |id| id.as_str()).to_owned())
             .bind(i64::from(limit))
             .fetch_all(self.reader())
             .await?;
-        rows.iter().map(document).collect()
+        rows.iter().map(|row| document(row, &self.vault)).collect()
     }
 
     /// Streams of one project, of every status.
@@ -102,11 +108,13 @@ impl Store {
 
 impl Tx {
     pub async fn stream(&mut self, project: &ProjectId, id: &StreamId) -> Result<Option<Stream>, StoreError> {
-        stream(self.connection(), project, id).await
+        let vault = self.vault();
+        stream(self.connection(), &vault, project, id).await
     }
 
     pub async fn stream_by_key(&mut self, key: &StreamKey) -> Result<Option<Stream>, StoreError> {
-        stream_by_key(self.connection(), key).await
+        let vault = self.vault();
+        stream_by_key(self.connection(), &vault, key).await
     }
 
     pub async fn count_streams(&mut self, project: &ProjectId) -> Result<u64, StoreError> {
@@ -116,8 +124,8 @@ impl Tx {
     /// Adds a stream. [`StoreError::Taken`] when its id or key exists.
     pub async fn insert_stream(&mut self, stream: &Stream) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO streams (id, project, stream_key, status, search, version, created_at, updated_at, doc) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "INSERT INTO streams (id, project, stream_key, status, search, version, created_at, updated_at, doc, secrets) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         )
         .bind(stream.id.as_str().to_owned())
         .bind(stream.project.as_str().to_owned())
@@ -128,6 +136,7 @@ impl Tx {
         .bind(stream.created_at)
         .bind(stream.updated_at)
         .bind(serde_json::to_string(stream)?)
+        .bind(secrets(stream, &self.vault)?)
         .execute(self.connection())
         .await?;
         self.unmark_removed(&stream.key).await?;
@@ -144,8 +153,8 @@ impl Tx {
         stream.version = read_at.saturating_add(1);
         stream.updated_at = at;
         let written = sqlx::query(
-            "UPDATE streams SET stream_key = $1, status = $2, search = $3, version = $4, updated_at = $5, doc = $6 \
-             WHERE id = $7 AND version = $8",
+            "UPDATE streams SET stream_key = $1, status = $2, search = $3, version = $4, updated_at = $5, doc = $6, \
+             secrets = $7 WHERE id = $8 AND version = $9",
         )
         .bind(stream.key.as_str().to_owned())
         .bind(stream.status().as_str())
@@ -153,6 +162,7 @@ impl Tx {
         .bind(stream.version)
         .bind(at)
         .bind(serde_json::to_string(stream)?)
+        .bind(secrets(stream, &self.vault)?)
         .bind(stream.id.as_str().to_owned())
         .bind(read_at)
         .execute(self.connection())
@@ -276,15 +286,16 @@ fn containing(text: &str) -> String {
 
 async fn stream(
     connection: &mut AnyConnection,
+    vault: &Vault,
     project: &ProjectId,
     id: &StreamId,
 ) -> Result<Option<Stream>, StoreError> {
-    let row = sqlx::query("SELECT doc FROM streams WHERE id = $1 AND project = $2")
+    let row = sqlx::query("SELECT doc, secrets FROM streams WHERE id = $1 AND project = $2")
         .bind(id.as_str().to_owned())
         .bind(project.as_str().to_owned())
         .fetch_optional(connection)
         .await?;
-    row.as_ref().map(document).transpose()
+    row.as_ref().map(|row| document(row, vault)).transpose()
 }
 
 /// How many streams match, on all pages together.
@@ -300,17 +311,31 @@ async fn total(connection: &mut AnyConnection, project: &ProjectId, listing: &Li
     Ok(u64::try_from(total).unwrap_or(0))
 }
 
-async fn stream_by_key(connection: &mut AnyConnection, key: &StreamKey) -> Result<Option<Stream>, StoreError> {
-    let row = sqlx::query("SELECT doc FROM streams WHERE stream_key = $1")
+async fn stream_by_key(
+    connection: &mut AnyConnection,
+    vault: &Vault,
+    key: &StreamKey,
+) -> Result<Option<Stream>, StoreError> {
+    let row = sqlx::query("SELECT doc, secrets FROM streams WHERE stream_key = $1")
         .bind(key.as_str().to_owned())
         .fetch_optional(connection)
         .await?;
-    row.as_ref().map(document).transpose()
+    row.as_ref().map(|row| document(row, vault)).transpose()
 }
 
-fn document(row: &sqlx::any::AnyRow) -> Result<Stream, StoreError> {
-    let text: String = row.try_get("doc")?;
-    Ok(serde_json::from_str(&text)?)
+/// A stream from its columns `doc` and `secrets`.
+pub(in crate::control) fn document(row: &sqlx::any::AnyRow, vault: &Vault) -> Result<Stream, StoreError> {
+    let (text, secrets): (String, String) = (row.try_get("doc")?, row.try_get("secrets")?);
+    let mut stream: Stream = serde_json::from_str(&text)?;
+    if !secrets.is_empty() {
+        stream.credentials = serde_json::from_str(&vault.take_out(stream.id.as_str(), secrets)?)?;
+    }
+    Ok(stream)
+}
+
+/// What goes into the column `secrets`.
+fn secrets(stream: &Stream, vault: &Vault) -> Result<String, StoreError> {
+    vault.shut(stream.id.as_str(), serde_json::to_string(&stream.credentials)?)
 }
 
 #[cfg(test)]

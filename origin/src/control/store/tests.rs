@@ -101,6 +101,39 @@ async fn a_stale_owner_can_write_nothing() {
 }
 
 #[tokio::test]
+async fn secrets_lie_in_the_database_encrypted() {
+    let path = std::env::temp_dir().join(format!("weir-store-{}.key", std::process::id()));
+    let vault = Vault::with_own_key_file(&path).expect("a key");
+    std::fs::remove_file(&path).expect("it was made");
+    let open = Store::open("sqlite::memory:").await.expect("a store");
+    let store = open.clone().with_vault(vault);
+    let mut kept = stream("show");
+    let mut tx = store.begin().await.unwrap();
+    tx.insert_stream(&kept).await.unwrap();
+    tx.update_stream(&mut kept, 2).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let (doc, secrets): (String, String) = sqlx::query_as("SELECT doc, secrets FROM streams")
+        .fetch_one(store.reader())
+        .await
+        .unwrap();
+    for secret in [&kept.credentials.password, &kept.credentials.passphrase] {
+        assert!(!doc.contains(secret.as_str()) && !secrets.contains(secret.as_str()));
+    }
+    let read = store.stream_by_key(&kept.key).await.unwrap().expect("the stream");
+    assert_eq!(read, kept);
+    let locked = open.stream_by_key(&kept.key).await;
+    assert!(matches!(locked, Err(StoreError::Locked)), "{locked:?}");
+
+    // Written before there was a key.
+    let mut tx = open.begin().await.unwrap();
+    let plain = stream("old");
+    tx.insert_stream(&plain).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(store.stream_by_key(&plain.key).await.unwrap(), Some(plain));
+}
+
+#[tokio::test]
 async fn an_address_that_is_none_is_told_without_repeating_it() {
     for bad in ["", "mysql://u:secret@h/db", "postgres://u:secret@[/db"] {
         let told = Store::open(bad).await.expect_err("refused").to_string();
