@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
-use weir_loadtest::{demo, publisher};
+use weir_loadtest::{demo, publisher, rhythm::Rhythm};
 use weir_origin::control::{
     lifecycle::{Event, Status},
     model::{DEFAULT, Settings, Stream},
@@ -92,6 +92,7 @@ impl Demo {
             looped: true,
             // In step with the wall clock: the picture tells its own age.
             start_at: Some(SystemTime::UNIX_EPOCH),
+            rhythm: Rhythm::default(),
         };
         publisher::publish(push, stop).await?;
         Ok(())

@@ -7,7 +7,7 @@
 //! | [`tag`] | what a publisher sends: tags with a time, and the [`tag::Source`] they come from |
 //! | [`flv`], [`clip`], [`demo`] | source 1: an FLV clip, looped without a joint; the clip that comes with Weir |
 //! | [`synthetic`] | source 2: made-up H.264 and AAC frames that carry their number |
-//! | [`pace`] | when the next tag is due (pure) |
+//! | [`pace`], [`rhythm`] | when the next tag is due, and how evenly it is sent (pure) |
 //! | [`publisher`] | the task that sends a source in real time |
 //! | [`rtmp`] | the client's side of an RTMP publish |
 //!
@@ -56,6 +56,7 @@ pub mod pace;
 pub mod publisher;
 pub mod relay;
 pub mod report;
+pub mod rhythm;
 pub mod rtmp;
 pub mod rule;
 pub mod run;

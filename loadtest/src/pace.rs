@@ -4,7 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::tag::{Source, Tag};
+use crate::{
+    rhythm::{Beat, Rhythm},
+    tag::{Source, Tag},
+};
 
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,35 +20,49 @@ pub enum Due {
     Ended,
 }
 
-/// Holds each tag of a source until `start + its time`. Deadlines come from the start alone, so neither a late wake-up
+/// Holds each tag of a source until `start + its time`, or later by the rhythm. Deadlines come from the start alone, so neither a late wake-up
 /// nor a slow send shifts what follows.
 #[derive(Debug)]
 pub struct Pacer<S> {
     source: S,
     start: Instant,
-    next: Option<Tag>,
+    beat: Beat,
+    /// The next tag, and when it is due.
+    next: Option<(Tag, Instant)>,
 }
 
 impl<S: Source> Pacer<S> {
     /// `start`: when the tag at 0 ms is due.
-    pub fn new(mut source: S, start: Instant) -> Self {
-        let next = source.next_tag();
-        Self { source, start, next }
+    pub fn new(source: S, start: Instant, rhythm: Rhythm) -> Self {
+        let mut pacer = Self {
+            source,
+            start,
+            beat: rhythm.start(),
+            next: None,
+        };
+        pacer.advance();
+        pacer
+    }
+
+    fn advance(&mut self) {
+        self.next = self.source.next_tag().map(|tag| {
+            let due = self.start + self.beat.leaves(Duration::from_millis(tag.at_ms));
+            (tag, due)
+        });
     }
 
     /// The tag that is due at `now`, or when to ask again.
     pub fn next_due(&mut self, now: Instant) -> Due {
-        let Some(tag) = self.next.take() else {
+        let Some((tag, due)) = self.next.take() else {
             return Due::Ended;
         };
-        let due = self.start + Duration::from_millis(tag.at_ms);
         match now.checked_duration_since(due) {
             Some(late) => {
-                self.next = self.source.next_tag();
+                self.advance();
                 Due::Now { tag, late }
             }
             None => {
-                self.next = Some(tag);
+                self.next = Some((tag, due));
                 Due::At(due)
             }
         }
@@ -96,7 +113,7 @@ mod tests {
     #[test]
     fn a_tag_waits_for_its_time_and_a_late_one_does_not_delay_the_next() {
         let start = Instant::now();
-        let mut pacer = Pacer::new(Times(vec![0, 33, 67, 100].into_iter()), start);
+        let mut pacer = Pacer::new(Times(vec![0, 33, 67, 100].into_iter()), start, Rhythm::default());
         assert_eq!(pacer.next_due(start), now(0, 0));
         assert_eq!(pacer.next_due(start), Due::At(start + ms(33)));
         assert_eq!(pacer.next_due(start + ms(32)), Due::At(start + ms(33)));
@@ -113,7 +130,7 @@ mod tests {
     fn nothing_is_sent_before_a_start_in_the_future() {
         let asked = Instant::now();
         let start = asked + ms(500);
-        let mut pacer = Pacer::new(Times(vec![0].into_iter()), start);
+        let mut pacer = Pacer::new(Times(vec![0].into_iter()), start, Rhythm::default());
         assert_eq!(pacer.next_due(asked), Due::At(start));
         assert_eq!(pacer.next_due(start), now(0, 0));
     }

@@ -13,6 +13,7 @@ pub use crate::rtmp::session::PublishError;
 use crate::{
     clip::{Clip, ClipLoop},
     pace::{Due, Pacer},
+    rhythm::Rhythm,
     rtmp::Session,
     tag::{Source, Track},
 };
@@ -31,6 +32,7 @@ pub struct Publish {
     /// publishers with the same value are in step; with [`SystemTime::UNIX_EPOCH`] the picture tells its own age (see
     /// [`crate::demo`]). `None`: the clip begins when the server has accepted the publish.
     pub start_at: Option<SystemTime>,
+    pub rhythm: Rhythm,
 }
 
 /// What was sent.
@@ -53,7 +55,7 @@ pub async fn publish(publish: Publish, stop: CancellationToken) -> Result<Report
         return Ok(Report::default());
     };
     let (source, start) = line_up(&publish, SystemTime::now(), Instant::now());
-    push(session, source, start, &stop).await
+    push(session, source, start, publish.rhythm, &stop).await
 }
 
 /// Where in the loop to begin, and when that is. Pure: `wall` and `now` are the same moment.
@@ -78,10 +80,11 @@ pub async fn push(
     mut session: Session,
     source: impl Source,
     start: Instant,
+    rhythm: Rhythm,
     stop: &CancellationToken,
 ) -> Result<Report, PublishError> {
     session.send_opening(&source.opening()).await?;
-    let mut pacer = Pacer::new(source, start);
+    let mut pacer = Pacer::new(source, start, rhythm);
     let mut report = Report::default();
     loop {
         match pacer.next_due(Instant::now()) {

@@ -253,11 +253,12 @@ pub fn comparison(runs: &[Run]) -> String {
         "CPU s/1000",
         "MiB",
         "× p50",
+        "× p99",
         "× CPU",
     ];
     let _ = writeln!(out, "| {} |", columns.join(" | "));
     let _ = writeln!(out, "|{}", "---|".repeat(columns.len()));
-    let base_p50 = runs.first().map_or(0.0, |run| ms(run.total.latency.at(0.5)));
+    let base = |q| runs.first().map_or(0.0, |run| ms(run.total.latency.at(q)));
     let base_cpu = runs.first().and_then(Run::server_cpu_per_1000_parts);
     let dash = || "–".to_owned();
     for run in runs {
@@ -285,7 +286,8 @@ pub fn comparison(runs: &[Run]) -> String {
             cpu.map_or_else(dash, |cpu| format!("{cpu:.3}")),
             run.server_usage
                 .map_or_else(dash, |usage| (usage.resident_bytes >> 20).to_string()),
-            ratio(ms(latency.at(0.5)), base_p50),
+            ratio(ms(latency.at(0.5)), base(0.5)),
+            ratio(ms(latency.at(0.99)), base(0.99)),
             cpu.zip(base_cpu).map_or_else(dash, |(cpu, base)| ratio(cpu, base)),
         ];
         let _ = writeln!(out, "| {} |", cells.join(" | "));

@@ -4,11 +4,13 @@ pub mod body;
 pub mod door;
 pub mod drain;
 pub mod gzip;
+mod h1;
 pub mod limits;
 pub mod pace;
 mod pulse;
 pub mod quic;
 pub mod respond;
+mod resumed;
 pub mod tcp;
 pub mod tls;
 

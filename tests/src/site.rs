@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use weir_edge::Edge;
 use weir_loadtest::{
     publisher,
+    rhythm::Rhythm,
     rtmp::{PublishError, Session},
     synthetic::Synthetic,
     tag::{Opening, Source, Tag, Track},
@@ -162,7 +163,13 @@ impl Broadcast {
         };
         let (told, hushed) = (stop.clone(), silence.clone());
         let task = tokio::spawn(async move {
-            let mut push = std::pin::pin!(publisher::push(session, source, Instant::now(), &told));
+            let mut push = std::pin::pin!(publisher::push(
+                session,
+                source,
+                Instant::now(),
+                Rhythm::default(),
+                &told
+            ));
             tokio::select! {
                 report = &mut push => report,
                 // The session is kept and goes on no more.

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use weir_loadtest::{
     publisher::{self, Report},
+    rhythm::Rhythm,
     rtmp::{PublishError, Session},
     tag::{Metadata, Opening, Source, Tag, Track as Kind},
 };
@@ -181,7 +182,10 @@ impl Push {
         let session = Session::connect(&format!("rtmp://{}/app", site.origin.rtmp), key).await?;
         let (source, stop) = (Enhanced::new(tracks), CancellationToken::new());
         let told = stop.clone();
-        let task = tokio::spawn(async move { publisher::push(session, source, Instant::now(), &told).await });
+        let task =
+            tokio::spawn(
+                async move { publisher::push(session, source, Instant::now(), Rhythm::default(), &told).await },
+            );
         Ok(Self { stop, task })
     }
 

@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use weir_edge::Edge;
 use weir_loadtest::{
     arrival::Arrival,
     content::{Content, Shape},
@@ -20,9 +22,15 @@ use weir_loadtest::{
     run::{self, Plan},
     synthetic::Synthetic,
 };
+use weir_origin::{
+    app::Origin,
+    control::store::{self, Store},
+};
+use weir_shared::config::Secret;
 use weir_tests::{
     client,
-    site::{Broadcast, Site, start_edge},
+    control::{self, Disk},
+    site::{Broadcast, Site, origin_config, start_edge},
 };
 
 fn plan(targets: Vec<String>, protocol: Protocol, viewers: u32) -> Plan {
@@ -106,6 +114,7 @@ async fn viewers_of_a_real_broadcast_find_nothing_broken() -> anyhow::Result<()>
         (&plain, Protocol::H2),
         (&secure, Protocol::H1),
         (&secure, Protocol::H2),
+        (&secure, Protocol::H3),
     ] {
         let urls = ["show", "twin"].map(|key| format!("{url}/app/{key}/index.m3u8"));
         let run = run::run(&plan(urls.to_vec(), protocol, 10), &CancellationToken::new()).await?;
@@ -192,6 +201,70 @@ async fn metrics_are_clean_and_do_not_grow_with_streams() -> anyhow::Result<()> 
         broadcast.end().await?;
     }
     site.shutdown().await;
+    Ok(())
+}
+
+/// As many streams as a large site keeps; viewers ask for some of them.
+const MANY_STREAMS: usize = 10_000;
+const ASKED_ONE_IN: usize = 5;
+const MOST_SERIES: usize = 2_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_streams_leave_few_series() -> anyhow::Result<()> {
+    let disk = Disk::new("series");
+    let store = Store::open(&disk.url()).await?;
+    let mut tx = store.begin().await?;
+    for n in 0..MANY_STREAMS {
+        tx.insert_stream(&control::stream(&format!("s{n}"), store::now())?)
+            .await?;
+    }
+    tx.commit().await?;
+    drop(store);
+    let credential = Secret::new("the fleet's own credential");
+    let mut config = origin_config();
+    config.any_key = false;
+    config.database.url = disk.url();
+    config.directory = Some(weir_origin::config::Directory {
+        credential: credential.clone(),
+        url: None,
+    });
+    let origin = Origin::start(config).await?;
+    let mut config = weir_edge::config::Config {
+        origins: vec![format!("http://{}", origin.http)],
+        directory: Some(weir_edge::config::Directory::new(
+            vec![format!("http://{}", origin.api)],
+            credential,
+        )),
+        ..Default::default()
+    };
+    config.place(|listen| *listen = (Ipv4Addr::LOCALHOST, 0).into());
+    let edge = Edge::start(config).await?;
+    let viewers = edge.http.expect("a plain listener");
+    let watched = MANY_STREAMS / ASKED_ONE_IN;
+    for from in (0..watched).step_by(100) {
+        let mut asked = JoinSet::new();
+        for n in from..from + 100 {
+            let path = format!("/app/s{}/index.m3u8", n * ASKED_ONE_IN);
+            asked.spawn(async move { client::get(viewers, &path).await });
+        }
+        while let Some(reply) = asked.join_next().await {
+            // Nobody pushes: the origin has nothing to show, and the edge says so.
+            assert_eq!(reply??.status, 404);
+        }
+    }
+    let page = client::get(edge.admin, "/metrics").await?;
+    let found = format!("weir_edge_directory_lookups_total{{result=\"fetched\"}} {watched}");
+    assert!(
+        page.text().contains(&found),
+        "each was looked up, and found: {}",
+        page.text()
+    );
+    for admin in [origin.admin, edge.admin] {
+        let series = series(admin).await?;
+        assert!(series < MOST_SERIES, "{series} series with {MANY_STREAMS} streams");
+    }
+    edge.shutdown().await;
+    origin.shutdown().await;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use crate::{
     clip::Clip,
     demo,
     publisher::{self, Publish, PublishError, Report},
+    rhythm::Rhythm,
     rtmp::Session,
     synthetic::{Synthetic, SyntheticAudio, SyntheticVideo},
 };
@@ -58,6 +59,16 @@ pub(super) struct Args {
     b_frames: bool,
     #[arg(long)]
     no_audio: bool,
+    /// Frames leave in bundles that span so long, in turn (200ms, or 200ms,600ms,50ms), as encoders and relays bundle
+    /// them. Default: each by itself.
+    #[arg(long, value_delimiter = ',', value_name = "TIMES")]
+    part_pattern: Vec<HumanDuration>,
+    /// Each frame (or bundle) leaves up to so much later, at random. Timestamps stay.
+    #[arg(long, default_value = "0s")]
+    jitter: HumanDuration,
+    /// Makes the jitter repeatable.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
 }
 
 #[derive(Clone)]
@@ -78,18 +89,20 @@ pub(super) async fn main(args: Args, interrupt: CancellationToken) -> anyhow::Re
     );
     crate::system::allow_files(u64::from(publishers) + 64)?;
     let broadcast = broadcast(&args)?;
+    let spans: Vec<_> = args.part_pattern.iter().map(|span| span.0).collect();
+    let rhythm = |n: u32| Rhythm::new(spans.clone(), args.jitter.0, args.seed.wrapping_add(u64::from(n)));
     let stop = interrupt.child_token();
     let mut tasks = JoinSet::new();
     for n in 0..publishers {
         let (url, key) = (args.url.clone(), args.key.replace("{}", &n.to_string()));
         let begins = args.arrival.0.mul_f64(f64::from(n) / f64::from(publishers));
-        let (broadcast, stop) = (broadcast.clone(), stop.clone());
+        let (broadcast, rhythm, stop) = (broadcast.clone(), rhythm(n)?, stop.clone());
         tasks.spawn(async move {
             let waited = stop.run_until_cancelled(tokio::time::sleep(begins)).await;
             if waited.is_none() {
                 return Ok(Report::default());
             }
-            publish(url, key, broadcast, stop).await
+            publish(url, key, broadcast, rhythm, stop).await
         });
     }
     if let Some(duration) = args.duration {
@@ -133,6 +146,7 @@ async fn publish(
     url: String,
     key: String,
     broadcast: Broadcast,
+    rhythm: Rhythm,
     stop: CancellationToken,
 ) -> Result<Report, PublishError> {
     match broadcast {
@@ -145,6 +159,7 @@ async fn publish(
                     clip,
                     looped: true,
                     start_at,
+                    rhythm,
                 },
                 stop,
             )
@@ -158,7 +173,7 @@ async fn publish(
             else {
                 return Ok(Report::default());
             };
-            publisher::push(session, synthetic.source(), Instant::now(), &stop).await
+            publisher::push(session, synthetic.source(), Instant::now(), rhythm, &stop).await
         }
     }
 }

@@ -62,6 +62,7 @@ impl Server {
             clip: demo::clip(),
             looped,
             start_at,
+            rhythm: Rhythm::default(),
         }
     }
 }
@@ -234,6 +235,7 @@ fn a_publish_in_step_with_the_unix_clock_shows_its_own_age() {
         clip: demo::clip(),
         looped: true,
         start_at: Some(SystemTime::UNIX_EPOCH),
+        rhythm: Rhythm::default(),
     };
     let now = Instant::now();
     let wall = SystemTime::UNIX_EPOCH + Duration::from_micros(1_795_000_007_300_250);

@@ -51,6 +51,20 @@ impl Body {
         self
     }
 
+    /// Takes the next piece. What guards the body leaves with the last one.
+    pub(super) fn next_piece(&mut self) -> Option<Bytes> {
+        let next = self.first.take()?;
+        self.first = self.rest.pop_front();
+        // A connection drops the body when it has taken its last piece, and that piece when it is written.
+        if self.first.is_some() || self.guards.is_empty() {
+            return Some(next);
+        }
+        Some(Bytes::from_owner(Guarded {
+            bytes: next,
+            _guards: std::mem::take(&mut self.guards),
+        }))
+    }
+
     /// Bytes still to come.
     pub fn len(&self) -> u64 {
         let rest: u64 = self.rest.iter().map(|b| b.len() as u64).sum();
@@ -85,18 +99,7 @@ impl http_body::Body for Body {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let next = self.first.take();
-        self.first = self.rest.pop_front();
-        // A connection drops the body when it has taken its last piece, and that piece when it is written.
-        let is_last = next.is_some() && self.first.is_none() && !self.guards.is_empty();
-        let next = match next {
-            Some(bytes) if is_last => Some(Bytes::from_owner(Guarded {
-                bytes,
-                _guards: std::mem::take(&mut self.guards),
-            })),
-            next => next,
-        };
-        Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
+        Poll::Ready(self.next_piece().map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {

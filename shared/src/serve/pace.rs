@@ -1,9 +1,11 @@
-//! When a connection has been patient enough with its client. Pure: times are durations since the connection began.
+//! When a connection with many requests at once (HTTP/2 or 3) has been patient enough with its client. Pure: times are
+//! durations since the connection began.
 //!
-//! A client is let go that does not finish a request's head, asks nothing for long, does not take the answer it asked for,
-//! sends bytes that make no request, or takes its requests back again and again.
+//! A client is let go that makes no first request, asks nothing for long, does not take the answer it asked for, sends
+//! bytes that make no request, or takes its requests back again and again.
 //!
-//! Before this: `limits.rs`. After this: `pulse.rs`, which tells it what happens and acts on its verdict.
+//! Before this: `limits.rs`. After this: `pulse.rs`, which tells it what happens and acts on its verdict. `h1.rs` has one
+//! request at a time and minds the same limits by itself.
 
 use std::time::Duration;
 
@@ -41,7 +43,7 @@ impl Eviction {
 pub struct AnswerId(u64);
 
 /// What a connection's client has done so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Pace {
     /// Of the answers under way, by number; as many as there are streams at most.
     answers: Vec<(AnswerId, Duration)>,
@@ -49,8 +51,6 @@ pub struct Pace {
     /// Requests whose answers are being made.
     asked: usize,
     has_begun: bool,
-    /// When the head under way began. From the start, a first head is expected.
-    head_since: Option<Duration>,
     /// When the last answer was taken.
     idle_since: Duration,
     /// Bytes since the last request.
@@ -58,42 +58,18 @@ pub struct Pace {
     /// Requests taken back since `resets_since`.
     resets: u32,
     resets_since: Duration,
-    /// One request at a time, so that bytes between requests begin a head (HTTP/1.1).
-    sequential: bool,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            answers: Vec::new(),
-            next_answer: 0,
-            asked: 0,
-            has_begun: false,
-            head_since: Some(Duration::ZERO),
-            idle_since: Duration::ZERO,
-            chatter: 0,
-            resets: 0,
-            resets_since: Duration::ZERO,
-            sequential: true,
-        }
-    }
 }
 
 impl Pace {
     /// The client sent this many bytes.
-    pub fn heard(&mut self, bytes: usize, now: Duration) {
+    pub fn heard(&mut self, bytes: usize) {
         self.chatter = self.chatter.saturating_add(bytes as u64);
-        if self.sequential && self.is_idle() {
-            self.head_since.get_or_insert(now);
-        }
     }
 
     /// A request's head is complete.
-    pub fn request(&mut self, sequential: bool) {
-        self.sequential = sequential;
+    pub fn request(&mut self) {
         self.has_begun = true;
         self.asked += 1;
-        self.head_since = None;
         self.chatter = 0;
     }
 
@@ -134,11 +110,10 @@ impl Pace {
         if self.answers.iter().any(|(_, deadline)| *deadline < now) {
             return Some(Eviction::SlowReader);
         }
-        if self.head_since.is_some_and(|then| since(then) > limits.head_timeout) {
+        if !self.has_begun && now > limits.head_timeout {
             return Some(Eviction::SlowHead);
         }
-        let is_over = self.is_idle() && self.head_since.is_none() && since(self.idle_since) > limits.idle_timeout;
-        is_over.then_some(Eviction::Idle)
+        (self.is_idle() && since(self.idle_since) > limits.idle_timeout).then_some(Eviction::Idle)
     }
 
     /// The part of the verdict that time has no say in.
@@ -157,11 +132,6 @@ impl Pace {
     /// Whether a request has ever been made here.
     pub fn has_begun(&self) -> bool {
         self.has_begun
-    }
-
-    /// One request at a time, as far as is known: HTTP/1.1.
-    pub fn is_sequential(&self) -> bool {
-        self.sequential
     }
 }
 
@@ -186,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_its_time_from_its_first_byte() {
+    fn a_newcomer_has_its_time_for_a_first_request() {
         let (limits, mut pace) = (limits(), Pace::default());
         assert_eq!(pace.verdict(&limits, at(10)), None);
         assert_eq!(
@@ -194,28 +164,17 @@ mod tests {
             Some(Eviction::SlowHead),
             "a silent newcomer"
         );
-        pace.request(true);
-        let id = pace.answer(0, &limits, at(1));
-        pace.taken(id, at(1));
-        // Between requests it is idle, not slow.
-        assert_eq!(pace.verdict(&limits, at(50)), None);
-        pace.heard(1, at(50));
-        pace.heard(1, at(59));
-        assert_eq!(pace.verdict(&limits, at(60)), None);
-        assert_eq!(
-            pace.verdict(&limits, at(61)),
-            Some(Eviction::SlowHead),
-            "a byte now and then does not help"
-        );
+        pace.request();
+        assert_eq!(pace.verdict(&limits, at(11)), None);
     }
 
     #[test]
     fn what_a_multiplexing_client_sends_between_requests_is_no_head() {
         let (limits, mut pace) = (limits(), Pace::default());
-        pace.request(false);
+        pace.request();
         let id = pace.answer(10, &limits, at(1));
         pace.taken(id, at(1));
-        pace.heard(13, at(2));
+        pace.heard(13);
         assert_eq!(pace.verdict(&limits, at(61)), None);
         assert_eq!(pace.verdict(&limits, at(62)), Some(Eviction::Idle));
     }
@@ -223,15 +182,15 @@ mod tests {
     #[test]
     fn a_held_request_may_take_its_time() {
         let (limits, mut pace) = (limits(), Pace::default());
-        pace.request(true);
+        pace.request();
         assert_eq!(pace.verdict(&limits, at(3600)), None);
     }
 
     #[test]
     fn a_long_answer_has_longer_to_be_taken() {
         let (limits, mut pace) = (limits(), Pace::default());
-        pace.request(false);
-        pace.request(false);
+        pace.request();
+        pace.request();
         let long = pace.answer(30_000, &limits, at(0));
         assert_eq!(pace.verdict(&limits, at(40)), None);
         assert_eq!(pace.verdict(&limits, at(41)), Some(Eviction::SlowReader));
@@ -248,13 +207,13 @@ mod tests {
     #[test]
     fn bytes_without_requests_are_counted_up_to_the_next_request() {
         let (limits, mut pace) = (limits(), Pace::default());
-        pace.request(false);
-        pace.heard(5000, at(1));
+        pace.request();
+        pace.heard(5000);
         assert_eq!(pace.verdict(&limits, at(1)), None);
-        pace.request(false);
-        pace.heard(5000, at(2));
+        pace.request();
+        pace.heard(5000);
         assert_eq!(pace.verdict(&limits, at(2)), None);
-        pace.heard(1, at(2));
+        pace.heard(1);
         assert_eq!(pace.verdict(&limits, at(2)), Some(Eviction::Chatter));
     }
 
@@ -262,7 +221,7 @@ mod tests {
     fn requests_may_be_taken_back_now_and_then() {
         let (limits, mut pace) = (limits(), Pace::default());
         let reset = |pace: &mut Pace, second| {
-            pace.request(false);
+            pace.request();
             pace.reset(at(second));
             pace.verdict(&limits, at(second))
         };

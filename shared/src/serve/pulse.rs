@@ -68,7 +68,7 @@ impl Pulse {
     /// The client sent this many bytes. Says whether they are still welcome: floods are ended at once, not at the next tick.
     pub(super) fn heard(&self, bytes: usize) -> Result<(), Eviction> {
         let mut pace = self.0.pace.lock();
-        pace.heard(bytes, self.now());
+        pace.heard(bytes);
         match pace.is_flooded(&self.0.limits) {
             Some(why) => Err(why),
             None => Ok(()),
@@ -76,8 +76,8 @@ impl Pulse {
     }
 
     /// A request has arrived. Dropped before it was [answered](Asked::answered), it counts as taken back.
-    pub(super) fn request(&self, sequential: bool) -> Asked {
-        self.0.pace.lock().request(sequential);
+    pub(super) fn request(&self) -> Asked {
+        self.0.pace.lock().request();
         Asked {
             pulse: self.clone(),
             answered: false,
@@ -90,10 +90,6 @@ impl Pulse {
 
     pub(super) fn has_begun(&self) -> bool {
         self.0.pace.lock().has_begun()
-    }
-
-    pub(super) fn is_sequential(&self) -> bool {
-        self.0.pace.lock().is_sequential()
     }
 
     fn now(&self) -> Duration {

@@ -272,7 +272,7 @@ async fn exchange<H: Handler>(handler: H, addr: SocketAddr, pulse: Pulse, resolv
         Ok(Err(error)) => return tracing::debug!(%error, "a request could not be read"),
         Err(_) => return tracing::debug!("a request's head took too long"),
     };
-    let asked = pulse.request(false);
+    let asked = pulse.request();
     let peer = Peer {
         addr,
         protocol: Protocol::H3,

@@ -1,6 +1,7 @@
 //! The accept loop for HTTP/1.1 and HTTP/2, plain or over TLS.
 //!
-//! Before this: `door.rs` (who may come in). After this: the node's [`Handler`]; `pulse.rs` watches the client meanwhile.
+//! Before this: `door.rs` (who may come in). After this: `h1.rs`, or hyper for HTTP/2 while `pulse.rs` watches the client;
+//! then the node's [`Handler`].
 
 use std::{
     convert::Infallible,
@@ -11,12 +12,9 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, Version, header};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
+use http::{HeaderValue, Request, Response, header, request::Parts};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -31,8 +29,10 @@ use super::{
     body::Body,
     door::{Door, Full},
     drain::Drain,
+    h1::{self, End, LAST_REQUEST},
     pace::Eviction,
     pulse::{Heard, Pulse},
+    resumed::Resumed,
 };
 
 type Answer = Response<Body>;
@@ -45,10 +45,6 @@ const BACKLOG: i32 = 4096;
 const TURNED_AWAY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\
       access-control-allow-origin: *\r\ncache-control: no-store\r\n\r\n";
-/// hyper takes no less for a head.
-const SMALLEST_H1_BUFFER: usize = 8192;
-/// How long a connection that came in just before the drain has for its request.
-const LAST_REQUEST: Duration = Duration::from_millis(500);
 
 /// What a listener does besides serving.
 #[derive(Debug, Clone, Default)]
@@ -166,11 +162,19 @@ impl<H: Handler> Reception<H> {
     async fn connection(&self, stream: TcpStream, addr: SocketAddr) {
         // A part is many small writes' worth of latency otherwise; refused only on a socket that is gone already.
         let _ = stream.set_nodelay(true);
-        let Some(acceptor) = &self.acceptor else {
-            return self.http(stream, addr).await;
-        };
+        match &self.acceptor {
+            None => self.http(stream, addr, false).await,
+            // Thousands of plain connections need not have room for a handshake.
+            Some(acceptor) => Box::pin(self.secure(acceptor, stream, addr)).await,
+        }
+    }
+
+    async fn secure(&self, acceptor: &TlsAcceptor, stream: TcpStream, addr: SocketAddr) {
         match timeout(self.door.limits().head_timeout, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => self.http(stream, addr).await,
+            Ok(Ok(stream)) => {
+                let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                self.http(stream, addr, is_h2).await;
+            }
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => {
                 self.door.evicted(Eviction::SlowHead);
@@ -179,16 +183,34 @@ impl<H: Handler> Reception<H> {
         }
     }
 
-    async fn http<S>(&self, stream: S, addr: SocketAddr)
+    async fn http<S>(&self, mut stream: S, addr: SocketAddr, is_h2: bool)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let limits = self.door.limits();
+        let mut begun = Vec::new();
+        if !is_h2 {
+            let peer = self.peer(addr, Protocol::H1);
+            match h1::serve(&mut stream, peer, self, &limits, &self.drain).await {
+                End::Closed => return,
+                End::Evicted(why) => {
+                    tracing::debug!(why = why.as_str(), "a connection is ended");
+                    return self.door.evicted(why);
+                }
+                End::H2(read) => begun = read,
+            }
+        }
+        Box::pin(self.h2(Resumed::new(begun, stream), addr, limits)).await;
+    }
+
+    async fn h2<S>(&self, stream: S, addr: SocketAddr, limits: Arc<Limits>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let pulse = Pulse::new(limits.clone());
         let service = service_fn(|request| self.clone().answer(pulse.clone(), addr, request));
-        let builder = builder(&limits);
         let stream = TokioIo::new(Heard::new(stream, pulse.clone()));
-        let mut connection = pin!(builder.serve_connection(stream, service));
+        let mut connection = pin!(builder(&limits).serve_connection(stream, service));
         let mut overdue = pin!(pulse.overdue());
         let mut going = pin!(self.go_away(&pulse));
         let mut is_going = false;
@@ -215,50 +237,42 @@ impl<H: Handler> Reception<H> {
 
     async fn answer(self, pulse: Pulse, addr: SocketAddr, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let (head, _body) = request.into_parts();
-        let protocol = match head.version {
-            Version::HTTP_2 => Protocol::H2,
-            _ => Protocol::H1,
-        };
-        let asked = pulse.request(protocol == Protocol::H1);
-        let peer = Peer {
-            addr,
-            protocol,
-            secure: self.acceptor.is_some(),
-        };
-        let mut answer = self.handler.handle(peer, head).await;
-        if let Some(alt_svc) = &self.options.alt_svc {
-            answer.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
-        }
-        if protocol == Protocol::H1 && self.drain.is_draining() {
-            let close = HeaderValue::from_static("close");
-            answer.headers_mut().insert(header::CONNECTION, close);
-        }
+        let asked = pulse.request();
+        let answer = self.handle(self.peer(addr, Protocol::H2), head).await;
         Ok(asked.answered(answer))
     }
 
-    /// Resolves when the connection should wind up: at once where the client can be told so between requests (GOAWAY); else
-    /// when draining begins, for closing an idle HTTP/1.1 connection may meet a request that is on its way.
+    fn peer(&self, addr: SocketAddr, protocol: Protocol) -> Peer {
+        Peer {
+            addr,
+            protocol,
+            secure: self.acceptor.is_some(),
+        }
+    }
+
+    /// Resolves when the connection should wind up: a client can be told so between requests (GOAWAY).
     async fn go_away(&self, pulse: &Pulse) {
         self.drain.announced().await;
-        if pulse.is_sequential() {
-            self.drain.draining().await;
-        }
         if !pulse.has_begun() {
             tokio::time::sleep(LAST_REQUEST).await;
         }
     }
 }
 
-fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    // Heads and idle connections are timed by the pulse: hyper's timer takes an idle connection for a slow head.
+/// The node's handler, with what this listener says besides.
+impl<H: Handler> Handler for Reception<H> {
+    async fn handle(&self, peer: Peer, request: Parts) -> Answer {
+        let mut answer = self.handler.handle(peer, request).await;
+        if let Some(alt_svc) = &self.options.alt_svc {
+            answer.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
+        }
+        answer
+    }
+}
+
+fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .http1()
-        .max_buf_size((limits.header_bytes as usize).max(SMALLEST_H1_BUFFER))
-        .max_headers(limits.h1_headers)
-        .keep_alive(true);
-    builder
-        .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(limits.header_bytes)
