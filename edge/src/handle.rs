@@ -28,6 +28,7 @@ use weir_shared::{
 };
 
 use crate::{
+    admit::Limits,
     auth::{Auth, Granted, Known, Verdict},
     cache::{self, Entry, Kind, Store},
     directory::{Directory, NoRecord},
@@ -52,6 +53,7 @@ pub struct Edge {
     pub directory: Option<Arc<Directory>>,
     /// This listener's.
     pub auth: Auth,
+    pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -101,6 +103,7 @@ impl Edge {
             Verdict::Enter(granted) => granted,
             Verdict::Redirect(location) => return Ok(respond::redirect(&location)),
         };
+        let permit = self.limits.enter(peer.addr.ip(), granted.viewer().as_ref())?;
         let answer = self.object(asked, request, &granted);
         let answer = match granted.until() {
             None => answer.await?,
@@ -113,7 +116,7 @@ impl Edge {
         };
         // Before the first byte leaves.
         granted.holds(unix_now())?;
-        Ok(answer)
+        Ok(permit.leave_with(answer))
     }
 
     /// The object itself, after a wait perhaps.

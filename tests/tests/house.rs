@@ -11,6 +11,8 @@ const PURE: &[&str] = &[
     "shared/src/directory.rs",
     "shared/src/playback.rs",
     "shared/src/playback",
+    "shared/src/serve/limits.rs",
+    "shared/src/serve/pace.rs",
     "edge/src/target.rs",
     "edge/src/entrance.rs",
     "edge/src/auth/credentials.rs",
