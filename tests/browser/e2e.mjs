@@ -39,7 +39,7 @@ async function run() {
     loss: options.loss,
   });
   const figures = await measure({
-    url: stream.playback.llhls,
+    url: stream.playback.llhlsDirect,
     player: options.player,
     seconds: options.seconds,
     insecure: true,

@@ -83,7 +83,7 @@ export async function broadcast(binary, { more = [], seconds, warmUp = 0, link, 
   const [stream] = ready.streams;
   const address = link ? await lossyAddress(ready.origin.srt, stream.key, link, loss) : `${ready.origin.rtmp}/${stream.key}`;
   const encoder = pushPicture(address, warmUp + seconds + OVERHEAD_SECONDS);
-  const liveAfterMs = await untilLive(stream.playback.llhls, encoder);
+  const liveAfterMs = await untilLive(stream.playback.llhlsDirect, encoder);
   await pause(warmUp * 1000);
   return { ready, stream, encoder, liveAfterMs };
 }
