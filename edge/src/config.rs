@@ -1,5 +1,6 @@
 //! The edge's configuration: what `config/edge.yaml` explains key by key.
 
+mod limits;
 mod playback;
 
 use std::{
@@ -11,10 +12,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use weir_shared::config::{ByteSize, Fault, HumanDuration, Secret, Validate};
 
+pub use limits::{Limits, Requests};
 pub use playback::{Algorithm, Jwt, Playback};
 
 /// Everything an edge needs to know.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Plain HTTP/1.1 and HTTP/2.
@@ -29,11 +31,25 @@ pub struct Config {
     pub playback: Playback,
     pub cache: Cache,
     pub follow: Follow,
-    /// Connections open at once on one listener.
+    /// Connections open at once, on all public listeners together.
     pub max_connections: usize,
+    pub limits: Limits,
+    pub drain: Drain,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// How this edge ends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// For so long new connections are still taken while readiness is off: load balancers need to notice.
+    pub announce: HumanDuration,
+    /// Then for so long held requests may be answered in the ordinary way; what is still held is told to come back.
+    pub holds: HumanDuration,
+    /// And for so long after that answers may still be taken.
+    pub answers: HumanDuration,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
     #[serde(deserialize_with = "weir_shared::config::listen_address")]
@@ -41,7 +57,7 @@ pub struct Listen {
 }
 
 /// The listener without TLS.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
     #[serde(deserialize_with = "weir_shared::config::listen_address")]
@@ -60,7 +76,7 @@ pub enum Tickets {
     Off,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Https {
     #[serde(deserialize_with = "weir_shared::config::listen_address")]
@@ -86,7 +102,7 @@ pub struct Https {
     pub congestion: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFiles {
     pub certificate: PathBuf,
@@ -114,7 +130,7 @@ impl Https {
 }
 
 /// Where this edge learns of streams.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Directory {
     /// Base addresses of origins' APIs, any of which may be asked: `https://10.0.0.5:8082`.
@@ -160,13 +176,13 @@ impl Directory {
     }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
     pub max_bytes: ByteSize,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Follow {
     /// A rendition nobody asked for during this time is followed no longer.
@@ -194,6 +210,18 @@ impl Default for Config {
             cache: Cache::default(),
             follow: Follow::default(),
             max_connections: 20_000,
+            limits: Limits::default(),
+            drain: Drain::default(),
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            announce: HumanDuration(Duration::from_millis(500)),
+            holds: HumanDuration(Duration::from_secs(1)),
+            answers: HumanDuration(Duration::from_millis(500)),
         }
     }
 }
@@ -216,6 +244,26 @@ impl Default for Follow {
 }
 
 impl Config {
+    /// The keys in which another configuration differs that take effect only at a start.
+    pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
+        let secure = |config: &Self| {
+            let https = config.https.as_ref()?;
+            Some((https.listen, https.http3, https.http3_port, https.congestion.clone()))
+        };
+        let plain = |config: &Self| config.http.as_ref().map(|http| http.listen);
+        [
+            ("http.listen", plain(self) != plain(other)),
+            (
+                "https (listen, http3, http3_port, congestion)",
+                secure(self) != secure(other),
+            ),
+            ("admin.listen", self.admin != other.admin),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+
     /// Lets the caller move every listening address.
     pub fn place(&mut self, mut place: impl FnMut(&mut SocketAddr)) {
         if let Some(http) = &mut self.http {
@@ -298,7 +346,15 @@ impl Validate for Config {
             "max_connections",
             "1 to 1000000",
         );
+        for (key, time) in [
+            ("drain.announce", self.drain.announce),
+            ("drain.holds", self.drain.holds),
+            ("drain.answers", self.drain.answers),
+        ] {
+            expect(time.0 <= Duration::from_secs(300), key, "0s to 5m");
+        }
         self.playback.check(&mut faults);
+        self.limits.check(&mut faults);
         faults
     }
 }

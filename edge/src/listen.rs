@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use http::HeaderValue;
 use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use weir_shared::serve::{
     Handler,
     door::Door,
@@ -17,10 +17,7 @@ use weir_shared::serve::{
     tls::{Certificates, Files, Names},
 };
 
-use crate::{
-    config::Https,
-    reload::{self, Watched},
-};
+use crate::config::Https;
 
 /// How long browsers remember that HTTP/3 is spoken here, in seconds.
 const ALT_SVC_SECONDS: u32 = 86_400;
@@ -96,7 +93,7 @@ impl Secure {
 }
 
 /// Reads the certificates of a listener; none named: one for development.
-fn names(https: &Https) -> anyhow::Result<Names> {
+pub fn names(https: &Https) -> anyhow::Result<Names> {
     let names = match files(https).split_first() {
         Some((first, others)) => Names::read(first, others).context("https.certificate")?,
         None => Names::self_signed(&["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])?,
@@ -105,7 +102,7 @@ fn names(https: &Https) -> anyhow::Result<Names> {
 }
 
 /// The certificate files of a listener, the one that stands in first.
-fn files(https: &Https) -> Vec<Files> {
+pub fn files(https: &Https) -> Vec<Files> {
     let first = https.certificate.clone().zip(https.key.clone());
     let first = first.map(|(certificate, key)| Files { certificate, key });
     let more = https.certificates.iter().map(|more| Files {
@@ -113,28 +110,6 @@ fn files(https: &Https) -> Vec<Files> {
         key: more.key.clone(),
     });
     first.into_iter().chain(more).collect()
-}
-
-/// Shows what is in the files as soon as they change; what can't be used is told, and the old stays.
-pub async fn follow_files(https: Https, shown: Certificates, stop: CancellationToken) {
-    let files = files(&https).into_iter();
-    let mut watched = Watched::new(files.flat_map(|files| [files.certificate, files.key]).collect());
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(reload::INTERVAL) => {}
-        }
-        if watched.have_changed() {
-            match names(&https) {
-                Ok(names) => {
-                    shown.replace(names);
-                    tracing::info!("new connections meet the new certificates");
-                }
-                // The other half of a pair may be on its way; its arrival is a change, too.
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "the old certificates stay"),
-            }
-        }
-    }
 }
 
 /// Says which key of the configuration is at fault.

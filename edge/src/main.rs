@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Parser, error::ErrorKind};
 use tokio::signal::unix::{SignalKind, signal};
-use weir_edge::{Edge, config::Config};
+use weir_edge::{
+    Edge,
+    config::Config,
+    reload::{self, Watched},
+};
 use weir_shared::{config, log};
 
 /// Weir's edge: holds and coalesces viewers' requests, so that an origin sees one per object.
@@ -34,10 +38,19 @@ async fn main() -> anyhow::Result<()> {
     log::init(cli.log_json);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let edge = Edge::start(config).await?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut file = Watched::new(vec![cli.config.clone()]);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {}
+            () = tokio::time::sleep(reload::INTERVAL) => if !file.have_changed() { continue },
+        }
+        if let Err(error) = edge.reload_from(&cli.config) {
+            tracing::error!(error = format!("{error:#}"), "the old configuration stays");
+        }
     }
     edge.shutdown().await;
     Ok(())

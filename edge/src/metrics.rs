@@ -19,6 +19,13 @@ pub struct Metrics {
     pub holding: IntGauge,
     pub hold_seconds: Histogram,
     pub shed: IntCounterVec,
+    pub limiter_entries: IntGauge,
+    pub in_progress: IntGauge,
+    pub connections: IntGauge,
+    pub memory: IntGauge,
+    pub viewers: IntGauge,
+    /// By result: `applied`, `refused`.
+    pub reloads: IntCounterVec,
     /// By reason: [`weir_shared::playback::Invalid::code`].
     pub auth_refused: IntCounterVec,
     /// By form (`policy`, `ome`, `jwt`, `session`) and result (`remembered`, `genuine`, `refused`).
@@ -84,8 +91,26 @@ impl Metrics {
             )?,
             shed: vec(
                 "weir_edge_shed_total",
-                "Requests refused because a limit was reached.",
+                "What was refused or ended because a limit was reached: requests (rates, in_progress), connections (connections, \
+                 memory) and clients that were too slow or sent too much (slow_head, slow_reader, chatter, resets). idle is \
+                 harmless: a connection nobody used.",
                 &["limit"],
+            )?,
+            limiter_entries: gauge(
+                "weir_edge_limiter_entries",
+                "Addresses and tickets whose recent requests are remembered.",
+            )?,
+            in_progress: gauge("weir_edge_in_progress", "Requests being held or answered.")?,
+            connections: gauge("weir_edge_connections", "Connections of viewers open now.")?,
+            memory: gauge("weir_edge_memory_bytes", "Resident memory of this process, as limits.memory sees it.")?,
+            viewers: gauge(
+                "weir_edge_viewers",
+                "Viewers of all streams on this edge, brought up to date every five seconds.",
+            )?,
+            reloads: vec(
+                "weir_edge_reloads_total",
+                "Changes of the configuration or of certificate files, by what became of them: refused = the old goes on.",
+                &["result"],
             )?,
             auth_refused: vec(
                 "weir_edge_auth_refused_total",

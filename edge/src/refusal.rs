@@ -2,6 +2,8 @@
 //!
 //! Before this: `handle.rs`. After this: `weir_shared::serve::respond`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use weir_shared::{
@@ -11,7 +13,7 @@ use weir_shared::{
     serve::{body::Body, respond},
 };
 
-use crate::{cache::Absent, directory::NoRecord};
+use crate::{admit::Limit, cache::Absent, directory::NoRecord};
 
 /// When a viewer may try again after a refusal that passes by itself.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -29,6 +31,8 @@ pub enum Refusal {
     HeldTooLong,
     /// The origin's fault: it has not been heard of for too long.
     OriginUnreachable,
+    /// The viewer's fault, or ours: a limit of `admit.rs`.
+    Limited { limit: Limit, wait: Duration },
     /// Ours: a limit is reached.
     Busy,
     /// Ours: this edge is shutting down.
@@ -103,6 +107,16 @@ impl Refusal {
                 "nothing new came from the origin within three target durations",
             ),
             Self::OriginUnreachable => passing("origin_unreachable", "no origin answered in time"),
+            Self::Limited { limit, wait } => {
+                let (status, message) = match limit {
+                    Limit::AddressRate => (S::TOO_MANY_REQUESTS, "too many requests from this address"),
+                    Limit::TicketRate => (S::TOO_MANY_REQUESTS, "too many requests with this ticket"),
+                    Limit::AddressInProgress => (S::TOO_MANY_REQUESTS, "too many requests at once from this address"),
+                    Limit::InProgress => (S::SERVICE_UNAVAILABLE, "too many requests at once"),
+                };
+                let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+                respond::refusal_until(status, limit.as_str(), message, seconds.max(RETRY_AFTER_SECONDS))
+            }
             Self::Busy => passing("busy", "this edge is at one of its limits"),
             Self::Ending => passing("draining", "this edge is ending"),
             Self::Origin {

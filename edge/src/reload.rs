@@ -28,6 +28,13 @@ impl Watched {
         Self { files, prints }
     }
 
+    /// From now on at these; one that was not watched before has not changed.
+    pub fn look_at(&mut self, files: Vec<PathBuf>) {
+        if files != self.files {
+            *self = Self::new(files);
+        }
+    }
+
     /// Whether any of them is another than at the last look.
     pub fn have_changed(&mut self) -> bool {
         let now = prints(&self.files);

@@ -7,11 +7,13 @@
 //! | `feed.rs`, `standby.rs` | one publisher; what it sent while another was shown |
 //! | `pipeline.rs` | the task |
 //! | `lifecycle.rs`, `failover.rs`, `splice.rs` | its decisions (pure): grace, primary and backup, one timeline |
+//! | `cushion.rs` | the resilient flavour |
 //! | `packager.rs`, `lane.rs`, `track.rs` | renditions |
 //! | `status.rs`, `health.rs` | what others are told |
 //!
 //! Before this: `ingest`, `package`. After this: `deliver`.
 
+mod cushion;
 pub mod failover;
 mod feed;
 pub mod health;

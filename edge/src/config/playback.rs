@@ -11,7 +11,7 @@ use weir_shared::{
 /// Most proxies' ranges.
 const MAX_PROXIES: usize = 64;
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Playback {
     pub jwt: Jwt,
@@ -33,7 +33,7 @@ pub enum Algorithm {
     RS256,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
     pub algorithm: Algorithm,

@@ -21,7 +21,8 @@ use weir_shared::config::HumanDuration;
 pub(crate) struct Site {
     pub(crate) edge: Edge,
     pub(crate) viewer: Viewer,
-    admin: Viewer,
+    pub(crate) admin: Viewer,
+    pub(crate) config: Config,
 }
 
 impl Site {
@@ -47,11 +48,12 @@ impl Site {
             ..Config::default()
         };
         change(&mut config);
-        let edge = Edge::start(config).await.unwrap();
+        let edge = Edge::start(config.clone()).await.unwrap();
         Self {
             viewer: Viewer::new(edge.http.unwrap()),
             admin: Viewer::new(edge.admin),
             edge,
+            config,
         }
     }
 
@@ -134,6 +136,13 @@ impl Viewer {
     /// Below the stream's directory.
     pub(crate) async fn object(&self, name: &str) -> Answer {
         self.get(&format!("/app/show/d/{name}")).await
+    }
+
+    /// Below the stream's directory; `None`: no answer came.
+    pub(crate) async fn try_object(&self, name: &str) -> Option<StatusCode> {
+        let request = Request::get(format!("{}/app/show/d/{name}", self.base));
+        let response = self.client.request(request.body(Empty::new()).unwrap()).await;
+        Some(response.ok()?.status())
     }
 
     pub(crate) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {

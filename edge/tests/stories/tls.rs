@@ -1,6 +1,6 @@
 //! HTTP/2 and HTTP/1.1 over TLS, with a certificate from a file and with the self-signed one.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
@@ -234,7 +234,8 @@ async fn a_renewed_certificate_drops_nobody() {
     // Half of a pair is not used.
     let (_, new) = desk
         .issue_key_last("main", &["localhost"], async || {
-            tokio::time::sleep(Duration::from_millis(1500)).await;
+            site.until_metric(r#"weir_edge_reloads_total{result="refused"}"#, 1)
+                .await;
             assert_eq!(leaf(at, "localhost").await, old);
         })
         .await;

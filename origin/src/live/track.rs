@@ -18,7 +18,7 @@ use weir_shared::{
 };
 
 use super::{
-    master::{Facts, Rendition},
+    master::{Facts, Flavour, Rendition},
     snapshot::{RenditionSettings, Snapshot},
 };
 use crate::{
@@ -146,6 +146,7 @@ pub(super) struct Track {
     language: Option<Language>,
     milli_frame_rate: Option<u64>,
     dropped: u64,
+    flavour: Flavour,
 }
 
 /// What a track starts from.
@@ -160,6 +161,7 @@ pub(super) struct Start {
     pub bitrate: Option<u64>,
     pub language: Option<Language>,
     pub window: Duration,
+    pub flavour: Flavour,
 }
 
 impl Track {
@@ -189,6 +191,7 @@ impl Track {
             language: start.language,
             milli_frame_rate: None,
             dropped: 0,
+            flavour: start.flavour,
         }
     }
 
@@ -214,10 +217,22 @@ impl Track {
         window.discontinuity_sequence() + listed + u64::from(open)
     }
 
+    /// Figures of the input and of what comes of it are those of the direct flavour.
+    fn is_counted(&self) -> bool {
+        self.flavour == Flavour::Direct
+    }
+
     /// A frame of this track can't be packaged.
     pub(super) fn leave_out(&mut self, metrics: &Metrics) {
         self.dropped = self.dropped.saturating_add(1);
-        metrics.frames_dropped.with_label_values(&[self.kind.as_str()]).inc();
+        if self.is_counted() {
+            metrics.frames_dropped.with_label_values(&[self.kind.as_str()]).inc();
+        }
+    }
+
+    /// Whether a key frame with this decode time would begin a segment.
+    pub(super) fn wants_key(&self, at: MediaTime) -> bool {
+        self.segmenter.wants_key(at)
     }
 
     pub(super) fn set_mode(&mut self, mode: Mode) {
@@ -345,7 +360,13 @@ impl Track {
                     progress.segment_end = true;
                     progress.forced_cut |= forced;
                     progress.changed = true;
-                    metrics.segments.with_label_values(&[self.kind.as_str()]).inc();
+                    if self.is_counted() {
+                        metrics.segments.with_label_values(&[self.kind.as_str()]).inc();
+                    }
+                }
+                // The resilient flavour tells of gaps itself.
+                Output::Gap { missing } if !self.is_counted() => {
+                    tracing::debug!(missing_ms = missing.as_millis(), "media time leaps");
                 }
                 Output::Gap { missing } => {
                     metrics.gaps.with_label_values(&[self.kind.as_str()]).inc();
@@ -369,9 +390,11 @@ impl Track {
         if self.milli_frame_rate.is_none() && self.kind == TrackKind::Video {
             self.milli_frame_rate = milli_frame_rate(draft, scale);
         }
-        let kind = self.kind.as_str();
-        metrics.parts.with_label_values(&[kind]).inc();
-        metrics.part_bytes.with_label_values(&[kind]).inc_by(bytes.len() as u64);
+        if self.is_counted() {
+            let label = [self.kind.as_str()];
+            metrics.parts.with_label_values(&label).inc();
+            metrics.part_bytes.with_label_values(&label).inc_by(bytes.len() as u64);
+        }
         self.window.push_part(window::Part {
             number: self.next_part,
             bytes,

@@ -5,7 +5,10 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use ipnet::IpNet;
@@ -40,6 +43,8 @@ pub fn is_within(networks: &[IpNet], address: IpAddr) -> bool {
 pub enum Full {
     Connections,
     AddressConnections,
+    /// The node said so: it has no memory for more.
+    Memory,
 }
 
 impl Full {
@@ -47,6 +52,7 @@ impl Full {
         match self {
             Self::Connections => "connections",
             Self::AddressConnections => "address_connections",
+            Self::Memory => "memory",
         }
     }
 }
@@ -59,6 +65,8 @@ pub struct Door(Arc<Frame>);
 struct Frame {
     limits: RwLock<Arc<Limits>>,
     inside: Mutex<Inside>,
+    /// Whether nobody else is let in, whatever the numbers.
+    is_shut: AtomicBool,
     /// By `limit`: what was turned away or ended.
     shed: Option<IntCounterVec>,
 }
@@ -87,6 +95,7 @@ impl Door {
         Self(Arc::new(Frame {
             limits: RwLock::new(Arc::new(limits)),
             inside: Mutex::default(),
+            is_shut: AtomicBool::new(false),
             shed,
         }))
     }
@@ -100,11 +109,19 @@ impl Door {
         *self.0.limits.write() = Arc::new(limits);
     }
 
+    /// Whether there is memory for further connections; who is inside stays.
+    pub fn shut(&self, is_shut: bool) {
+        self.0.is_shut.store(is_shut, Ordering::Relaxed);
+    }
+
     /// Lets a connection in, or counts it as turned away.
     pub fn enter(&self, address: IpAddr) -> Result<Visit, Full> {
         let limits = self.limits();
         let block = (!is_within(&limits.exempt, address)).then(|| AddressBlock::of(address));
-        let entered = self.0.inside.lock().enter(&limits, block);
+        let entered = match self.0.is_shut.load(Ordering::Relaxed) {
+            true => Err(Full::Memory),
+            false => self.0.inside.lock().enter(&limits, block),
+        };
         entered.inspect_err(|full| self.count(full.as_str()))?;
         Ok(Visit {
             door: self.clone(),
