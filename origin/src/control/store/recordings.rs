@@ -129,7 +129,9 @@ impl Tx {
 
     /// [`StoreError::Taken`] when it is there already.
     pub async fn insert_recording(&mut self, row: &RecordingRow, stream: &Stream) -> Result<(), StoreError> {
-        let secret = self.vault().shut(row.key.as_str(), stream.credentials.playback_secret.clone())?;
+        let secret = self
+            .vault()
+            .shut(row.key.as_str(), stream.credentials.playback_secret.clone())?;
         sqlx::query(
             "INSERT INTO recordings (stream_key, name, project, stream_id, state, started_at, changed_at, duration_ms, \
              bytes, message, signed, playback_secret) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
