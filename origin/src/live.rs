@@ -9,6 +9,7 @@
 //! | `lifecycle.rs`, `failover.rs`, `splice.rs` | its decisions (pure): grace, primary and backup, one timeline |
 //! | `cushion.rs` | the resilient flavour |
 //! | `packager.rs`, `lane.rs`, `track.rs` | renditions |
+//! | `shared.rs` | part bytes that both flavours have |
 //! | `status.rs`, `health.rs` | what others are told |
 //!
 //! Before this: `ingest`, `package`. After this: `deliver`.
@@ -24,6 +25,7 @@ mod packager;
 pub mod pipeline;
 pub mod registry;
 mod seats;
+mod shared;
 pub mod snapshot;
 pub mod splice;
 pub mod standby;

@@ -25,6 +25,7 @@ use super::{
     packager::{MAIN, Packager},
     pipeline::{self, Continuity, FOREVER, Orders, Parts, Pipeline, Stopped},
     seats::{Claim, SEATS_MAX, Seats, Taken},
+    shared::SharedParts,
     status::{Board, STATUS_QUEUE, Status, StatusChange},
 };
 use crate::{
@@ -256,13 +257,14 @@ impl Registry {
             orders: Arc::default(),
             joins,
         };
+        let shared = Arc::default();
         let pipeline = Pipeline::new(Parts {
             continuity: self.policy.continuity_of(key),
             joins: arrivals,
             seats: live.seats.clone(),
             orders: live.orders.clone(),
-            packager: self.packager(Flavour::Direct, &live, &master),
-            cushion: self.cushion(&live, &master),
+            packager: self.packager(Flavour::Direct, &shared, &live, &master),
+            cushion: self.cushion(&shared, &live, &master),
             board: Board {
                 key: key.clone(),
                 newest,
@@ -301,9 +303,10 @@ impl Registry {
         let (epoch, next_msn) = self.place_after(Some(live));
         let (master, readers) = watch::channel(Arc::new(Master::default()));
         (live.epoch, live.next_msn, live.master) = (epoch, next_msn, readers);
+        let shared = Arc::default();
         let next = paused.again(
-            self.packager(Flavour::Direct, live, &master),
-            self.cushion(live, &master),
+            self.packager(Flavour::Direct, &shared, live, &master),
+            self.cushion(&shared, live, &master),
         );
         if let Some(mut newest) = self.streams.get_mut(key)
             && newest.epoch == ended
@@ -313,20 +316,27 @@ impl Registry {
         next
     }
 
-    fn cushion(&self, live: &Live, master: &watch::Sender<Arc<Master>>) -> Cushion {
+    fn cushion(&self, shared: &Arc<SharedParts>, live: &Live, master: &watch::Sender<Arc<Master>>) -> Cushion {
         let now = pipeline::now();
         Cushion::new(
             Resilience::new(self.settings.cushion, now),
-            self.packager(Flavour::Resilient, live, master),
+            self.packager(Flavour::Resilient, shared, live, master),
             live.health.clone(),
             self.metrics.clone(),
             now,
         )
     }
 
-    fn packager(&self, flavour: Flavour, live: &Live, master: &watch::Sender<Arc<Master>>) -> Packager {
+    fn packager(
+        &self,
+        flavour: Flavour,
+        shared: &Arc<SharedParts>,
+        live: &Live,
+        master: &watch::Sender<Arc<Master>>,
+    ) -> Packager {
         Packager::new(
             flavour,
+            shared.clone(),
             self.settings.clone(),
             live.epoch,
             live.next_msn.clone(),
