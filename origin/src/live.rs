@@ -10,6 +10,7 @@
 //! | `cushion.rs` | the resilient flavour |
 //! | `packager.rs`, `lane.rs`, `track.rs` | renditions |
 //! | `snapshot.rs`, `text.rs`, `master.rs` | what readers see, and how it is written cheaply |
+//! | `shared.rs` | part bytes that both flavours have |
 //! | `status.rs`, `health.rs` | what others are told |
 //!
 //! Before this: `ingest`, `package`. After this: `deliver`.
@@ -25,6 +26,7 @@ mod packager;
 pub mod pipeline;
 pub mod registry;
 mod seats;
+mod shared;
 pub mod snapshot;
 pub mod splice;
 pub mod standby;

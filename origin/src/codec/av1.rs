@@ -7,6 +7,9 @@
 
 use bytes::Bytes;
 
+pub mod headers;
+
+use self::headers::Tools;
 use super::{
     VideoRange,
     bits::{Bits, Ended},
@@ -39,6 +42,8 @@ pub struct Av1Config {
     /// From timing info, if every picture lasts equally long, as (numerator, denominator) of a second.
     pub frame_duration: Option<(u32, u32)>,
     pub color: Color,
+    /// What frame headers depend on.
+    pub tools: Tools,
     /// reduced_still_picture_header: every frame is a key frame and does not say so.
     still: bool,
 }
@@ -106,6 +111,7 @@ impl Av1Config {
             height,
             frame_duration: header.operation.frame_duration,
             color: header.color,
+            tools: header.tools,
             still: header.still,
             record,
         })
@@ -234,6 +240,7 @@ struct SequenceHeader {
     width: u32,
     height: u32,
     color: Color,
+    tools: Tools,
     still: bool,
 }
 
@@ -243,6 +250,8 @@ struct Operation {
     level: u8,
     high_tier: bool,
     frame_duration: Option<(u32, u32)>,
+    /// Frame headers tell of a decoder model.
+    has_model: bool,
 }
 
 impl SequenceHeader {
@@ -262,11 +271,16 @@ impl SequenceHeader {
         let (width_bits, height_bits) = (bits.take(4)? + 1, bits.take(4)? + 1);
         let width = bits.take(width_bits)? + 1;
         let height = bits.take(height_bits)? + 1;
-        if !still && bits.flag()? {
-            bits.skip(4 + 3); // lengths of frame ids
+        let has_frame_ids = !still && bits.flag()?;
+        if has_frame_ids {
+            bits.skip(4 + 3); // their lengths
         }
-        coding_tools(&mut bits, still)?;
+        let tools = Tools {
+            is_elaborate: still || has_frame_ids || operation.has_model,
+            ..coding_tools(&mut bits, still)?
+        };
         Ok(Self {
+            tools,
             profile,
             operation,
             width,
@@ -313,11 +327,13 @@ fn operating_points(bits: &mut Bits<'_>) -> Result<Operation, Ended> {
         level,
         high_tier,
         frame_duration: duration,
+        has_model: delay_bits.is_some(),
     })
 }
 
 /// From use_128x128_superblock to enable_restoration.
-fn coding_tools(bits: &mut Bits<'_>, still: bool) -> Result<(), Ended> {
+fn coding_tools(bits: &mut Bits<'_>, still: bool) -> Result<Tools, Ended> {
+    let mut tools = Tools::default();
     bits.skip(3); // superblock size, filter intra, intra edge filter
     if !still {
         bits.skip(4); // compounds, warped motion, dual filter
@@ -326,16 +342,16 @@ fn coding_tools(bits: &mut Bits<'_>, still: bool) -> Result<(), Ended> {
             bits.skip(2); // joint compound, reference frame vectors
         }
         // seq_choose_screen_content_tools, else seq_force_screen_content_tools; then the same for integer vectors.
-        let screen_content = bits.flag()? || bits.flag()?;
-        if screen_content && !bits.flag()? {
-            bits.skip(1);
+        tools.screen_content = Tools::choice(bits)?;
+        if tools.screen_content > 0 {
+            tools.integer_vectors = Tools::choice(bits)?;
         }
         if order_hints {
-            bits.skip(3);
+            tools.order_hint_bits = bits.byte(3)? + 1;
         }
     }
     bits.skip(3); // superres, cdef, restoration
-    Ok(())
+    Ok(tools)
 }
 
 impl Color {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{VideoRange, bits::Ended};
 
+pub mod coding;
 mod sps;
 
 /// Longest record kept, in bytes: real ones have below 300, with SEI messages of encoders that like to talk 3 000.
@@ -193,28 +194,53 @@ struct ParameterSets<'a> {
 }
 
 impl<'a> ParameterSets<'a> {
-    fn read(mut rest: &'a [u8], array_count: u8) -> Result<Self, HevcError> {
+    fn read(arrays: &'a [u8], array_count: u8) -> Result<Self, HevcError> {
         let (mut vps, mut sps, mut pps) = (false, None, false);
-        for _ in 0..array_count {
-            let (&[kind, n0, n1], tail) = rest.split_first_chunk().ok_or(HevcError::Truncated)?;
-            rest = tail;
-            for _ in 0..u16::from_be_bytes([n0, n1]) {
-                let (length, tail) = rest.split_first_chunk().ok_or(HevcError::Truncated)?;
-                let length = usize::from(u16::from_be_bytes(*length));
-                let (unit, tail) = tail.split_at_checked(length).ok_or(HevcError::Truncated)?;
-                rest = tail;
-                match kind & 0x3f {
-                    NAL_VPS => vps = true,
-                    NAL_SPS => sps = sps.or(Some(unit)),
-                    NAL_PPS => pps = true,
-                    _ => {}
-                }
+        for unit in Self::units(arrays, array_count) {
+            let (kind, unit) = unit?;
+            match kind {
+                NAL_VPS => vps = true,
+                NAL_SPS => sps = sps.or(Some(unit)),
+                NAL_PPS => pps = true,
+                _ => {}
             }
         }
         match sps {
             Some(sps) if vps && pps => Ok(Self { sps }),
             _ => Err(HevcError::NoParameterSets),
         }
+    }
+
+    /// The NAL units of a record's arrays and their types. Ends after the first error.
+    fn units(arrays: &'a [u8], array_count: u8) -> impl Iterator<Item = Result<(u8, &'a [u8]), HevcError>> {
+        let mut rest = arrays;
+        let mut arrays_left = array_count;
+        let (mut kind, mut units_left) = (0, 0);
+        let mut read = move || -> Result<Option<(u8, &'a [u8])>, HevcError> {
+            while units_left == 0 {
+                let Some(left) = arrays_left.checked_sub(1) else {
+                    return Ok(None);
+                };
+                let (&[head, n0, n1], tail) = rest.split_first_chunk().ok_or(HevcError::Truncated)?;
+                (arrays_left, kind, units_left) = (left, head & 0x3f, u16::from_be_bytes([n0, n1]));
+                rest = tail;
+            }
+            let (length, tail) = rest.split_first_chunk().ok_or(HevcError::Truncated)?;
+            let length = usize::from(u16::from_be_bytes(*length));
+            let (unit, tail) = tail.split_at_checked(length).ok_or(HevcError::Truncated)?;
+            rest = tail;
+            units_left -= 1;
+            Ok(Some((kind, unit)))
+        };
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            if failed {
+                return None;
+            }
+            let unit = read().transpose();
+            failed = matches!(unit, Some(Err(_)));
+            unit
+        })
     }
 }
 

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use weir_shared::media::time::MediaTime;
+
 use super::{feed::Feed, health::Health, packager::Packager, standby::Held};
 use crate::{
     codec::CodecConfig,
@@ -29,6 +31,8 @@ pub(super) struct Cushion {
     filled: Duration,
     counted: Counts,
     level_due: Instant,
+    /// From a publisher's timeline to the direct flavour's media time.
+    direct_shift: Option<MediaTime>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
@@ -47,6 +51,7 @@ impl Cushion {
             filled: Duration::ZERO,
             counted: Counts::default(),
             level_due: now,
+            direct_shift: None,
             health,
             metrics,
         }
@@ -92,6 +97,11 @@ impl Cushion {
         if is_late && self.shows(active) && self.resilience.is_filling(feed.seat.variant) {
             self.show(feed, feed.standby.frames());
         }
+    }
+
+    /// How the direct flavour maps the first publisher's timeline: the resilient one begins alike.
+    pub(super) fn begin_like(&mut self, direct_shift: MediaTime) {
+        self.direct_shift.get_or_insert(direct_shift);
     }
 
     /// A publisher is gone.
@@ -163,6 +173,9 @@ impl Cushion {
                         self.filled += time;
                     }
                 }
+                if let (Some(direct), Some(line)) = (self.direct_shift, self.resilience.shift(variant)) {
+                    self.packager.begin(direct - line);
+                }
                 self.packager.frame(variant, frame, now);
             }
         }
@@ -206,3 +219,6 @@ fn arrival(held: Held) -> Arrival {
         at: held.arrived,
     }
 }
+
+#[cfg(test)]
+mod tests;

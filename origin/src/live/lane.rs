@@ -17,6 +17,7 @@ use weir_shared::{hls::position::MediaSequence, id::RenditionName, media::time::
 
 use super::{
     master::Flavour,
+    shared::SharedParts,
     track::{ClockMap, Progress, Start, Track},
 };
 use crate::{
@@ -69,6 +70,7 @@ const PACE_TOLERANCE: MediaTime = MediaTime::from_millis(8);
 
 pub(super) struct Lane {
     flavour: Flavour,
+    shared: Arc<SharedParts>,
     settings: Settings,
     announced: Announced,
     video: Option<Track>,
@@ -91,9 +93,10 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(flavour: Flavour, settings: Settings) -> Self {
+    pub(super) fn new(flavour: Flavour, shared: Arc<SharedParts>, settings: Settings) -> Self {
         Self {
             flavour,
+            shared,
             settings,
             announced: Announced::default(),
             video: None,
@@ -151,6 +154,7 @@ impl Lane {
             },
             window: self.settings.window,
             flavour: self.flavour,
+            shared: self.shared.clone(),
         };
         let track = Track::new(name, start);
         match id.kind {

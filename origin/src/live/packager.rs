@@ -28,6 +28,7 @@ use super::{
     health::Health,
     lane::{Joining, Lane, Settings},
     master::{self, Flavour, Master, Rendition},
+    shared::SharedParts,
     snapshot::{self, RenditionSettings},
     track::{ClockMap, Track},
 };
@@ -43,8 +44,7 @@ pub(super) const MAIN: u8 = 1;
 
 pub(super) struct Packager {
     flavour: Flavour,
-    /// How far behind the input this flavour is on purpose.
-    behind: Duration,
+    shared: Arc<SharedParts>,
     settings: Settings,
     epoch: Epoch,
     first_msn: MediaSequence,
@@ -65,6 +65,7 @@ pub(super) struct Packager {
 impl Packager {
     pub(super) fn new(
         flavour: Flavour,
+        shared: Arc<SharedParts>,
         settings: Settings,
         epoch: Epoch,
         next_msn: Arc<AtomicU64>,
@@ -74,10 +75,7 @@ impl Packager {
     ) -> Self {
         Self {
             flavour,
-            behind: match flavour {
-                Flavour::Direct => Duration::ZERO,
-                Flavour::Resilient => settings.cushion,
-            },
+            shared,
             settings,
             epoch,
             first_msn: MediaSequence(next_msn.load(Ordering::Acquire)),
@@ -119,11 +117,21 @@ impl Packager {
         }
     }
 
+    /// From ingest time to media time; `None` before the first frame.
+    pub(super) fn shift(&self) -> Option<MediaTime> {
+        self.clock.as_ref().map(ClockMap::shift)
+    }
+
+    /// Before the first frame: what media time is to be.
+    pub(super) fn begin(&mut self, shift: MediaTime) {
+        self.clock.get_or_insert_with(|| ClockMap::shifted(shift));
+    }
+
     /// A frame on the stream's timeline.
     pub(super) fn frame(&mut self, variant: u8, mut frame: Frame, now: Instant) {
         let clock = *self
             .clock
-            .get_or_insert_with(|| ClockMap::starting(frame.dts, SystemTime::now() - self.behind));
+            .get_or_insert_with(|| ClockMap::starting(frame.dts, SystemTime::now()));
         frame.dts = clock.media(frame.dts);
         let metrics = self.metrics.clone();
         let others = self.lanes.iter().filter(|(other, _)| **other != variant);
@@ -205,7 +213,7 @@ impl Packager {
     fn lane(&mut self, variant: u8) -> &mut Lane {
         self.lanes
             .entry(variant)
-            .or_insert_with(|| Lane::new(self.flavour, self.settings.clone()))
+            .or_insert_with(|| Lane::new(self.flavour, self.shared.clone(), self.settings.clone()))
     }
 
     fn tracks(&self) -> impl Iterator<Item = &Track> {

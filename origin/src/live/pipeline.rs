@@ -457,7 +457,11 @@ impl Pipeline {
         }
         input.reached = Some(Reached { media, arrived });
         self.lifecycle.heard();
+        let offset = input.offset;
         self.packager.frame(variant, frame, now());
+        if let Some(shift) = self.packager.shift() {
+            self.cushion.begin_like(shift + offset);
+        }
     }
 
     fn timeout(&mut self) {

@@ -25,6 +25,7 @@ use super::{
     packager::{MAIN, Packager},
     pipeline::{self, Continuity, FOREVER, Orders, Parts, Pipeline, Stopped},
     seats::{Claim, SEATS_MAX, Seats, Taken},
+    shared::SharedParts,
     status::{Board, STATUS_QUEUE, Status, StatusChange},
 };
 use crate::{
@@ -266,13 +267,14 @@ impl Registry {
             orders: Arc::default(),
             joins,
         };
+        let shared = Arc::default();
         let pipeline = Pipeline::new(Parts {
             continuity: self.policy.continuity_of(key),
             joins: arrivals,
             seats: live.seats.clone(),
             orders: live.orders.clone(),
-            packager: self.packager(Flavour::Direct, key, &live, &master),
-            cushion: self.cushion(key, &live, &master),
+            packager: self.packager(Flavour::Direct, key, &shared, &live, &master),
+            cushion: self.cushion(key, &shared, &live, &master),
             board: Board {
                 key: key.clone(),
                 newest,
@@ -311,9 +313,10 @@ impl Registry {
         let (epoch, next_msn) = self.place_after(Some(live));
         let (master, readers) = watch::channel(Arc::new(Master::default()));
         (live.epoch, live.next_msn, live.master) = (epoch, next_msn, readers);
+        let shared = Arc::default();
         let next = paused.again(
-            self.packager(Flavour::Direct, key, live, &master),
-            self.cushion(key, live, &master),
+            self.packager(Flavour::Direct, key, &shared, live, &master),
+            self.cushion(key, &shared, live, &master),
         );
         if let Some(mut newest) = self.streams.get_mut(key)
             && newest.epoch == ended
@@ -323,11 +326,17 @@ impl Registry {
         next
     }
 
-    fn cushion(&self, key: &StreamKey, live: &Live, master: &watch::Sender<Arc<Master>>) -> Cushion {
+    fn cushion(
+        &self,
+        key: &StreamKey,
+        shared: &Arc<SharedParts>,
+        live: &Live,
+        master: &watch::Sender<Arc<Master>>,
+    ) -> Cushion {
         let now = pipeline::now();
         Cushion::new(
             Resilience::new(self.settings.cushion, now),
-            self.packager(Flavour::Resilient, key, live, master),
+            self.packager(Flavour::Resilient, key, shared, live, master),
             live.health.clone(),
             self.metrics.clone(),
             now,
@@ -338,12 +347,14 @@ impl Registry {
         &self,
         flavour: Flavour,
         key: &StreamKey,
+        shared: &Arc<SharedParts>,
         live: &Live,
         master: &watch::Sender<Arc<Master>>,
     ) -> Packager {
         Packager::new(
             flavour,
-            self.settings_of(key),
+            shared.clone(),
+            self.settings.clone(),
             live.epoch,
             live.next_msn.clone(),
             master.clone(),

@@ -19,6 +19,7 @@ use weir_shared::{
 
 use super::{
     master::{Facts, Flavour, Rendition},
+    shared::SharedParts,
     snapshot::{self, RenditionSettings, Snapshot},
     text::SharedRuns,
 };
@@ -59,6 +60,19 @@ impl ClockMap {
             shift: MediaTime::from_millis(millis) - first,
             breaks: Duration::ZERO,
         }
+    }
+
+    /// Media time that is ingest time and this.
+    pub(super) fn shifted(shift: MediaTime) -> Self {
+        Self {
+            shift,
+            breaks: Duration::ZERO,
+        }
+    }
+
+    /// What is added to ingest time.
+    pub(super) fn shift(&self) -> MediaTime {
+        self.shift
     }
 
     pub(super) fn media(&self, ingest: MediaTime) -> MediaTime {
@@ -157,6 +171,7 @@ pub(super) struct Track {
     milli_frame_rate: Option<u64>,
     dropped: u64,
     flavour: Flavour,
+    shared: Arc<SharedParts>,
 }
 
 /// What a track starts from.
@@ -172,6 +187,7 @@ pub(super) struct Start {
     pub language: Option<Language>,
     pub window: Duration,
     pub flavour: Flavour,
+    pub shared: Arc<SharedParts>,
 }
 
 impl Track {
@@ -203,6 +219,7 @@ impl Track {
             milli_frame_rate: None,
             dropped: 0,
             flavour: start.flavour,
+            shared: start.shared,
         }
     }
 
@@ -398,7 +415,19 @@ impl Track {
 
     fn push_part(&mut self, draft: &Draft, metrics: &Metrics) {
         let scale = self.segmenter.timescale();
-        let bytes = fmp4::part(self.next_part.0.wrapping_add(1) as u32, draft);
+        // By time, so that both flavours number the same part alike.
+        let bytes = fmp4::part(draft.tfdt.to_duration(scale).as_millis() as u32, draft);
+        let bytes = match self.flavour {
+            Flavour::Direct => {
+                self.shared.offer(&self.name, draft.tfdt, &bytes);
+                bytes
+            }
+            Flavour::Resilient => {
+                let name = self.name.as_str();
+                let direct = name.strip_prefix(self.flavour.prefix()).unwrap_or(name);
+                self.shared.or_own(direct, draft.tfdt, bytes)
+            }
+        };
         self.rates.open_bits = self.rates.open_bits.saturating_add(bytes.len() as u64 * 8);
         if self.milli_frame_rate.is_none() && self.kind == TrackKind::Video {
             self.milli_frame_rate = milli_frame_rate(draft, scale);

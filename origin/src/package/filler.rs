@@ -6,7 +6,8 @@
 //!
 //! | codec | the held picture, the silence | bytes |
 //! |---|---|---|
-//! | H.264 | P pictures of skipped macroblocks | some tens |
+//! | H.264, HEVC | P pictures of skipped blocks | some tens |
+//! | AV1 | a header that shows a decoded picture again | 3 |
 //! | AAC | frames without a single scale factor band | up to 25 |
 //! | Opus | the coded silence of its CELT layer | 3 for each stream |
 //!
@@ -14,14 +15,17 @@
 //! frame once more. So it is all along for video that has no cheap held picture here.
 
 mod aac;
+mod av1;
 mod avc;
 mod bits;
 mod cabac;
+mod hevc;
 mod opus;
+mod units;
 
 use bytes::Bytes;
 
-use self::avc::AvcHold;
+use self::{av1::Av1Hold, avc::AvcHold, hevc::HevcHold};
 use crate::codec::CodecConfig;
 
 /// A frame that fills.
@@ -47,7 +51,8 @@ impl Filler {
                 return Self::Silence(opus::silence(opus, crate::codec::opus::USUAL_PACKET_SAMPLES));
             }
             CodecConfig::Avc(avc) => Some(Hold::Avc(AvcHold::new(avc))),
-            CodecConfig::Hevc(_) | CodecConfig::Av1(_) => None,
+            CodecConfig::Hevc(hevc) => HevcHold::new(hevc).map(Hold::Hevc),
+            CodecConfig::Av1(av1) => Some(Hold::Av1(Av1Hold::new(av1))),
         };
         Self::Picture(Box::new(Picture { hold, key: None }))
     }
@@ -81,6 +86,8 @@ pub struct Picture {
 #[derive(Debug)]
 enum Hold {
     Avc(AvcHold),
+    Hevc(HevcHold),
+    Av1(Av1Hold),
 }
 
 impl Picture {
@@ -90,6 +97,8 @@ impl Picture {
         }
         match &mut self.hold {
             Some(Hold::Avc(avc)) => avc.shown(data),
+            Some(Hold::Hevc(hevc)) => hevc.shown(data, key),
+            Some(Hold::Av1(av1)) => av1.shown(data, key),
             None => {}
         }
     }
@@ -97,13 +106,19 @@ impl Picture {
     fn next(&mut self, key: bool) -> Option<Filling> {
         let last_key = self.key.clone()?;
         let held = match &mut self.hold {
-            Some(Hold::Avc(avc)) if !key => avc.held(),
-            _ => None,
+            _ if key => None,
+            Some(Hold::Avc(avc)) => avc.held(),
+            Some(Hold::Hevc(hevc)) => hevc.held(),
+            Some(Hold::Av1(av1)) => av1.held(),
+            None => None,
         };
         if let Some(data) = held {
             return Some(Filling { data, key: false });
         }
-        self.shown(&last_key, true);
+        match &mut self.hold {
+            Some(Hold::Av1(av1)) => av1.repeated(&last_key),
+            _ => self.shown(&last_key, true),
+        }
         Some(Filling {
             data: last_key,
             key: true,

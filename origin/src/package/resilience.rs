@@ -119,6 +119,11 @@ impl Resilience {
         self.lines.get(&variant)?.source()
     }
 
+    /// From the timeline of a variant's source to the viewer's.
+    pub fn shift(&self, variant: u8) -> Option<MediaTime> {
+        self.lines.get(&variant)?.shift()
+    }
+
     /// From now on a variant shows this source; `backlog` is what it has sent lately, oldest first. Frames of the source
     /// before are shown up to the first key frame of this one that comes in time.
     pub fn switch(

@@ -19,7 +19,7 @@ const REFERENCE_SETS_MAX: u32 = 64;
 /// Most pictures in one reference set: the size of a decoder's picture buffer.
 const REFERENCES_MAX: u32 = 16;
 /// Most long-term reference pictures (section 7.4.3.2.1).
-const LONG_TERM_MAX: u32 = 32;
+pub(super) const LONG_TERM_MAX: u32 = 32;
 
 /// aspect_ratio_idc that says that the ratio itself follows.
 const EXTENDED_ASPECT: u8 = 255;
@@ -103,7 +103,7 @@ pub(super) fn shape(unit: &[u8]) -> Result<Shape, HevcError> {
 }
 
 /// What stands behind the two header bytes of a NAL unit, without emulation prevention.
-fn payload(unit: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, HevcError> {
+pub(super) fn payload(unit: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, HevcError> {
     // The library strips one header byte; the other goes first.
     let after_first = match unit {
         [_, rest @ ..] if (2..=SPS_MAX).contains(&rest.len()) => rest,
@@ -164,7 +164,7 @@ fn shown(coded: u32, unit: u64, one: u32, other: u32) -> u32 {
 }
 
 /// Section 7.3.3: passed over, the record tells the same.
-fn profile_tier_level(bits: &mut Bits<'_>, sub_layers: usize) -> Result<(), Ended> {
+pub(super) fn profile_tier_level(bits: &mut Bits<'_>, sub_layers: usize) -> Result<(), Ended> {
     bits.skip(88 + 8);
     let mut present = [(false, false); 8];
     for layer in present.iter_mut().take(sub_layers) {
@@ -209,19 +209,19 @@ fn usability(bits: &mut Bits<'_>, sub_layers: usize, sps: &mut Sps) -> Result<()
 }
 
 /// Passes over Exp-Golomb codes, signed or not.
-fn pass_codes(bits: &mut Bits<'_>, count: usize) -> Result<(), Ended> {
+pub(super) fn pass_codes(bits: &mut Bits<'_>, count: usize) -> Result<(), Ended> {
     for _ in 0..count {
         bits.ue()?;
     }
     Ok(())
 }
 
-fn bounded(value: u32, most: u32) -> Result<u32, Ended> {
+pub(super) fn bounded(value: u32, most: u32) -> Result<u32, Ended> {
     if value <= most { Ok(value) } else { Err(Ended) }
 }
 
 /// Section 7.3.4.
-fn scaling_lists(bits: &mut Bits<'_>) -> Result<(), Ended> {
+pub(super) fn scaling_lists(bits: &mut Bits<'_>) -> Result<(), Ended> {
     for (matrices, coefficients) in [(6, 16), (6, 64), (6, 1 + 64), (2, 1 + 64)] {
         for _ in 0..matrices {
             let own = bits.flag()?;
@@ -231,8 +231,8 @@ fn scaling_lists(bits: &mut Bits<'_>) -> Result<(), Ended> {
     Ok(())
 }
 
-/// Section 7.3.7, for every set of the sequence. Each may be predicted from the one before it.
-fn reference_sets(bits: &mut Bits<'_>) -> Result<(), Ended> {
+/// Section 7.3.7, for every set of the sequence: how many there are. Each may be predicted from the one before it.
+pub(super) fn reference_sets(bits: &mut Bits<'_>) -> Result<u32, Ended> {
     let count = bounded(bits.ue()?, REFERENCE_SETS_MAX)?;
     let mut pictures = 0;
     for index in 0..count {
@@ -257,7 +257,7 @@ fn reference_sets(bits: &mut Bits<'_>) -> Result<(), Ended> {
             }
         }
     }
-    Ok(())
+    Ok(count)
 }
 
 /// Section E.2.1, up to the timing.

@@ -185,6 +185,9 @@ impl Tx {
 
     /// The stream is removed: its recordings stay, under the rules that hold now.
     pub async fn keep_recordings_of(&mut self, stream: &Stream, at: Millis) -> Result<(), StoreError> {
+        let secret = self
+            .vault()
+            .shut(stream.key.as_str(), stream.credentials.playback_secret.clone())?;
         sqlx::query("UPDATE recordings SET signed = $2, playback_secret = $3, changed_at = $4 WHERE stream_key = $1")
             .bind(stream.key.as_str().to_owned())
             .bind(i64::from(stream.settings.signed_playback))

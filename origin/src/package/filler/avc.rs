@@ -18,6 +18,7 @@ use h264_reader::{
 use super::{
     bits::{BitWriter, nal_unit},
     cabac::{Encoder, Probability},
+    units::{nearest_order, units},
 };
 use crate::codec::avc::{AvcConfig, is_idr};
 
@@ -138,7 +139,7 @@ impl AvcHold {
                     (None, Some(reference)) => reference.order,
                     _ => 0,
                 };
-                nearest(before, *lsb, u32::from(*log2_max_pic_order_cnt_lsb_minus4) + 4)
+                nearest_order(before, *lsb, u32::from(*log2_max_pic_order_cnt_lsb_minus4) + 4)
             }
             _ => 0,
         };
@@ -152,16 +153,6 @@ impl AvcHold {
             });
         }
     }
-}
-
-/// The picture order count with these low bits that is nearest to another one (section 8.2.1.1).
-fn nearest(before: i64, lsb: u32, bits: u32) -> i64 {
-    let modulus = 1i64 << bits.min(16);
-    let candidate = before - before.rem_euclid(modulus) + i64::from(lsb);
-    [candidate - modulus, candidate, candidate + modulus]
-        .into_iter()
-        .min_by_key(|order| (order - before).abs())
-        .unwrap_or(candidate)
 }
 
 /// The slice of a held picture, without its NAL unit header.
@@ -238,20 +229,6 @@ fn skipped(mut bits: BitWriter, pps: &PicParameterSet, macroblocks: u32) -> Vec<
     let mut bits = encoder.finish();
     bits.align(0);
     bits.into_bytes()
-}
-
-/// The NAL units of a frame; ends at the first length that leads beyond it.
-fn units(data: &[u8], length_size: usize) -> impl Iterator<Item = &[u8]> {
-    let mut rest = data;
-    std::iter::from_fn(move || {
-        let (prefix, after) = rest.split_at_checked(length_size)?;
-        let length = prefix
-            .iter()
-            .fold(0usize, |length, byte| length << 8 | usize::from(*byte));
-        let (unit, after) = after.split_at_checked(length)?;
-        rest = after;
-        Some(unit)
-    })
 }
 
 fn read_set(sets: &mut Context, unit: &[u8]) {

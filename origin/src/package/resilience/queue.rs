@@ -2,11 +2,7 @@
 //!
 //! Before this: `resilience/line.rs`, which queues. After this: `package/filler.rs`, which fills.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use weir_shared::media::time::MediaTime;
 
@@ -20,8 +16,8 @@ use crate::{
     },
 };
 
-/// How long after it is due a frame may come before its time is filled.
-const PATIENCE: Duration = Duration::from_millis(80);
+/// How long after it is due a frame may come before its time is filled, where the cushion does not give as much.
+const PATIENCE: MediaTime = MediaTime::from_millis(80);
 /// Missing time that the frame before it is stretched over, if that is not below a frame.
 const BEARABLE: MediaTime = MediaTime::from_millis(100);
 /// Distances of frames that tell the rhythm.
@@ -177,7 +173,11 @@ impl Queue {
             (Some(frame), Some(next)) if self.leaves_gap(frame, next) => (next, clock.due(next), What::Filler),
             (Some(frame), _) => (frame, clock.due(frame), What::Frame),
             (None, Some(next)) if self.filling => (next, clock.due(next), What::Filler),
-            (None, Some(next)) => (next, clock.due(next) + PATIENCE, What::Filler),
+            (None, Some(next)) => (
+                next,
+                clock.due(next + PATIENCE.saturating_sub(clock.cushion).max(MediaTime::ZERO)),
+                What::Filler,
+            ),
             (None, None) => return None,
         };
         Some(Next { media, at, what })

@@ -279,6 +279,7 @@ fn seconds(window: &mut Window, numbers: std::ops::Range<u64>) {
             msn: MediaSequence(number),
             pdt: SystemTime::UNIX_EPOCH,
             discontinuity: false,
+            new_publisher: false,
             init_index: 0,
             independent: true,
             first_part: PartNumber(number),
