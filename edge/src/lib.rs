@@ -21,6 +21,7 @@ pub mod refusal;
 pub mod reload;
 pub mod target;
 pub mod upstream;
+pub mod viewers;
 mod vod;
 
 pub use app::Edge;
