@@ -1,6 +1,7 @@
 //! What an edge does between an origin and its viewers, over real sockets: an origin made of a counter, viewers made of
 //! single requests.
 
+mod checked;
 mod coalesce;
 mod cut;
 mod directory;
@@ -9,6 +10,7 @@ mod hostile;
 mod limits;
 mod origin;
 mod outage;
+mod poison;
 mod relay;
 mod reload;
 mod signed;
