@@ -44,7 +44,10 @@ use crate::{
     refusal::Refusal,
     route::routes::Routes,
     target::Target,
+<<<<<<< HEAD
     upstream::Resource,
+=======
+>>>>>>> recording
     viewers::Viewers,
     vod,
 };

@@ -354,7 +354,7 @@ impl Registry {
         Packager::new(
             flavour,
             shared.clone(),
-            self.settings.clone(),
+            self.settings_of(key),
             live.epoch,
             live.next_msn.clone(),
             master.clone(),

@@ -93,7 +93,9 @@ impl Cursor {
     pub fn collect(&mut self, window: &Window, until: Option<MediaSequence>) -> Collected {
         let mut found = Collected::default();
         let is_wanted = |msn: MediaSequence| until.is_none_or(|until| msn < until);
-        for segment in window.kept_from(self.next).filter(|s| is_wanted(s.msn)) {
+        // What has left memory is too old to be read: it counts as missed.
+        let hot = window.kept_from(self.next).filter(|s| s.cold.is_none());
+        for segment in hot.filter(|s| is_wanted(s.msn)) {
             self.skip_to(segment.msn, &mut found);
             self.read(
                 &Head {

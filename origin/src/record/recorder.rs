@@ -178,7 +178,7 @@ impl Session<'_> {
             if self.from == From::Now {
                 self.from = From::At(snapshot.edge.open);
             }
-            let kept = snapshot.window.kept_from(MediaSequence(0)).next();
+            let kept = snapshot.window.kept_from(MediaSequence(0)).find(|s| s.cold.is_none());
             let oldest = kept.map_or(snapshot.edge.open, |segment| segment.msn);
             let from = match self.from {
                 From::At(msn) => msn.max(oldest),

@@ -126,6 +126,7 @@ impl World {
             targets: TARGETS,
             window: Duration::from_secs(12),
             cushion: Duration::from_millis(cushion_ms),
+            dvr: false,
         };
         let (master, readers) = watch::channel(Arc::new(Master::default()));
         let health = Arc::<Health>::default();
