@@ -44,10 +44,7 @@ use crate::{
     refusal::Refusal,
     route::routes::Routes,
     target::Target,
-<<<<<<< HEAD
     upstream::Resource,
-=======
->>>>>>> recording
     viewers::Viewers,
     vod,
 };

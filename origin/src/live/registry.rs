@@ -22,7 +22,7 @@ use super::{
     health::Health,
     lane::Settings,
     master::{Flavour, Master},
-    packager::{MAIN, Packager},
+    packager::{MAIN, Outlet, Packager},
     pipeline::{self, Continuity, FOREVER, Orders, Parts, Pipeline, Stopped},
     seats::{Claim, SEATS_MAX, Seats, Taken},
     shared::SharedParts,
@@ -355,9 +355,11 @@ impl Registry {
             flavour,
             shared.clone(),
             self.settings_of(key),
-            live.epoch,
-            live.next_msn.clone(),
-            master.clone(),
+            Outlet {
+                epoch: live.epoch,
+                next_msn: live.next_msn.clone(),
+                master: master.clone(),
+            },
             live.health.clone(),
             self.metrics.clone(),
         )

@@ -135,9 +135,11 @@ impl World {
             Flavour::Resilient,
             Arc::default(),
             settings,
-            Epoch(1),
-            Arc::new(AtomicU64::new(1000)),
-            master,
+            Outlet {
+                epoch: Epoch(1),
+                next_msn: Arc::new(AtomicU64::new(1000)),
+                master,
+            },
             health.clone(),
             metrics.clone(),
         );
