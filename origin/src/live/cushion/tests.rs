@@ -17,6 +17,7 @@ use weir_shared::{
 };
 
 use super::*;
+use crate::live::packager::Outlet;
 use crate::{
     codec::{aac::AacConfig, avc},
     ingest::{Slot, catalog::Takeover},
