@@ -25,6 +25,7 @@ use crate::{
     metrics::Metrics,
     route::{Route, routes::Routes},
     upstream::Upstream,
+    viewers::Viewers,
 };
 
 /// What outlives all generations.
@@ -32,6 +33,7 @@ use crate::{
 pub struct Lasting {
     pub metrics: Arc<Metrics>,
     pub progress: Arc<Progress>,
+    pub viewers: Arc<Viewers>,
     /// Ends followers and fetches, and with them what is held.
     pub stop: CancellationToken,
 }
@@ -58,6 +60,7 @@ impl Generation {
         let Lasting {
             metrics,
             progress,
+            viewers,
             stop,
         } = lasting;
         let limits = Arc::new(Limits::new(&config.limits, progress.clone(), metrics.clone()));
@@ -131,6 +134,7 @@ impl Generation {
                 metrics: metrics.clone(),
             },
             limits: limits.clone(),
+            viewers: viewers.clone(),
             metrics: metrics.clone(),
         };
         Ok(Self {
@@ -140,6 +144,11 @@ impl Generation {
             limits,
             config,
         })
+    }
+
+    /// Where its streams are looked up, and their viewers told of.
+    pub fn directory(&self) -> Option<Arc<Directory>> {
+        self.directory.as_ref().map(|known| known.directory.clone())
     }
 
     /// Then all that is followed and kept can stay. Certificates are the listeners' matter.

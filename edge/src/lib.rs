@@ -22,5 +22,6 @@ pub mod reload;
 pub mod route;
 pub mod target;
 pub mod upstream;
+pub mod viewers;
 
 pub use app::Edge;

@@ -344,6 +344,7 @@ impl AdminExtra for StreamList {
                     "publishers": health.publishers,
                     "windowBytes": health.window_bytes,
                     "framesDropped": health.frames_dropped,
+                    "resilience": health.resilience,
                     "warnings": health.warnings,
                 })
             })

@@ -15,7 +15,11 @@ use weir_shared::config::{Fault, HumanDuration, Secret, Validate};
 use crate::{
     control::{directory::CREDENTIAL_MIN_BYTES, guard::Guard},
     ingest::catalog::Catalog,
-    live::{Settings, failover, pipeline::Continuity, registry},
+    live::{
+        Settings, failover,
+        pipeline::{Continuity, FOREVER},
+        registry,
+    },
     package::segmenter::Targets,
 };
 
@@ -46,6 +50,8 @@ pub struct Config {
     pub directory: Option<Directory>,
     pub ingest: Ingest,
     pub packaging: Packaging,
+    /// The default playlists, which outlast hiccups of the input.
+    pub resilience: Resilience,
     /// Streams that are made sure to exist, without the API.
     pub streams: Vec<Stream>,
     /// Development: accept a push with any well-formed key.
@@ -144,6 +150,7 @@ impl Default for Config {
             directory: None,
             ingest: Ingest::default(),
             packaging: Packaging::default(),
+            resilience: Resilience::default(),
             streams: Vec::new(),
             any_key: false,
             max_streams: 1024,
@@ -180,10 +187,42 @@ impl Default for Ingest {
     }
 }
 
+/// The resilient playlists (`/app/<key>/index.m3u8`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Resilience {
+    /// How far they are behind the direct ones; hiccups that are shorter are not seen.
+    pub cushion: HumanDuration,
+    pub keep_alive: KeepAlive,
+}
+
+/// How long a stream without a publisher goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepAlive {
+    /// For `ingest.grace`, then its playlists end.
+    #[default]
+    Grace,
+    /// Until it is told to end.
+    Forever,
+}
+
+impl Default for Resilience {
+    fn default() -> Self {
+        Self {
+            cushion: HumanDuration(Duration::from_secs(1)),
+            keep_alive: KeepAlive::default(),
+        }
+    }
+}
+
 impl Ingest {
-    fn continuity(&self) -> Continuity {
+    fn continuity(&self, keep_alive: KeepAlive) -> Continuity {
         Continuity {
-            grace: self.grace.0,
+            grace: match keep_alive {
+                KeepAlive::Grace => self.grace.0,
+                KeepAlive::Forever => FOREVER,
+            },
             idle: self.idle_timeout.0,
             failover: failover::Policy {
                 after: self.failover_after.0,
@@ -220,7 +259,7 @@ impl Config {
             catalog,
             max_streams: self.max_streams,
             linger: self.packaging.linger.0,
-            continuity: self.ingest.continuity(),
+            continuity: self.ingest.continuity(self.resilience.keep_alive),
         }
     }
 
@@ -233,6 +272,8 @@ impl Config {
                 target_duration_seconds: packaging.target_duration_seconds(),
             },
             window: packaging.window.0,
+            dvr: false,
+            cushion: self.resilience.cushion.0,
         }
     }
 }
@@ -273,6 +314,11 @@ impl Validate for Config {
             p.linger.0 <= Duration::from_secs(3600),
             "packaging.linger",
             "at most 1h",
+        );
+        expect(
+            self.resilience.cushion.0 <= ms(5000),
+            "resilience.cushion",
+            "at most 5s",
         );
         let ingest = &self.ingest;
         expect(ingest.grace.0 <= ms(300_000), "ingest.grace", "at most 5min");

@@ -1,6 +1,8 @@
 //! Everything this origin counts, with a help line an operator understands.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+use prometheus::{
+    CounterVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
+};
 
 /// The origin's metrics. Labels are closed sets; per-stream figures belong in the admin listing.
 #[derive(Debug)]
@@ -11,6 +13,10 @@ pub struct Metrics {
     pub segments: IntCounterVec,
     pub gaps: IntCounterVec,
     pub frames_dropped: IntCounterVec,
+    pub filler_seconds: CounterVec,
+    pub filled_gaps: IntCounterVec,
+    pub frames_late: IntCounterVec,
+    pub cushion_seconds: Histogram,
     pub switches: IntCounterVec,
     pub takeovers: IntCounter,
     pub ingest_warnings: IntCounterVec,
@@ -29,9 +35,12 @@ impl Metrics {
                 "weir_origin_streams_live",
                 "Streams that have a publisher now, or had one within the grace time.",
             )?,
-            parts: by_track("weir_origin_parts_total", "Parts published.")?,
-            part_bytes: by_track("weir_origin_part_bytes_total", "Bytes of the parts published.")?,
-            segments: by_track("weir_origin_segments_total", "Media segments completed.")?,
+            parts: by_track("weir_origin_parts_total", "Parts published in the direct playlists.")?,
+            part_bytes: by_track("weir_origin_part_bytes_total", "Bytes of the parts published in the direct playlists.")?,
+            segments: by_track(
+                "weir_origin_segments_total",
+                "Media segments completed in the direct playlists.",
+            )?,
             gaps: by_track(
                 "weir_origin_ingest_gaps_total",
                 "Times the input left out more than a part's worth of media.",
@@ -39,6 +48,34 @@ impl Metrics {
             frames_dropped: by_track(
                 "weir_origin_frames_dropped_total",
                 "Frames received that could not be packaged, mostly those before the first key frame.",
+            )?,
+            filler_seconds: registered(
+                registry,
+                CounterVec::new(
+                    Opts::new(
+                        "weir_origin_resilience_filler_seconds_total",
+                        "Time of the resilient playlists that was filled with a held picture or silence.",
+                    ),
+                    &["track"],
+                )?,
+            )?,
+            filled_gaps: by_track(
+                "weir_origin_resilience_gaps_total",
+                "Times the input was missing for longer than the cushion, so that the resilient playlists were filled.",
+            )?,
+            frames_late: by_track(
+                "weir_origin_resilience_late_frames_total",
+                "Frames left out of the resilient playlists because their time had been filled already.",
+            )?,
+            cushion_seconds: registered(
+                registry,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "weir_origin_resilience_cushion_seconds",
+                        "How long each variant's resilient playlists could go on without new input, looked at once a second.",
+                    )
+                    .buckets(vec![0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0]),
+                )?,
             )?,
             switches: counter(
                 registry,

@@ -35,7 +35,7 @@ async function run() {
     warmUp: options["warm-up"],
   });
   const figures = await measure({
-    url: stream.playback.llhls,
+    url: stream.playback.llhlsDirect,
     player: options.player,
     seconds: options.seconds,
     insecure: true,

@@ -34,7 +34,7 @@ async function run(player, partTarget) {
     seconds: options.seconds,
     warmUp: options["warm-up"],
   });
-  const address = new URL(stream.playback.llhls);
+  const address = new URL(stream.playback.llhlsDirect);
   const url = options.tls ? new URL(address.pathname, ready.edge.https).href : address.href;
   return { ...(await measure({ url, player, seconds: options.seconds, insecure: true })), partTarget };
 }

@@ -36,7 +36,7 @@ async fn main() -> anyhow::Result<()> {
         let key = format!("show{n}");
         let broadcast = Broadcast::start(site.origin.rtmp, &key, &Synthetic::default()).await?;
         let since = Instant::now();
-        while !site.get(&format!("/app/{key}/index.m3u8")).await?.status.is_success() {
+        while !site.get(&format!("/app/{key}/d/llhls.m3u8")).await?.status.is_success() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         for rendition in ["video", "audio"] {

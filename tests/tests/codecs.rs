@@ -197,7 +197,7 @@ impl Push {
 }
 
 async fn multivariant(site: &Site, key: &str) -> anyhow::Result<multivariant::Multivariant> {
-    let reply = site.get(&format!("/app/{key}/index.m3u8")).await?;
+    let reply = site.get(&format!("/app/{key}/d/llhls.m3u8")).await?;
     anyhow::ensure!(reply.status == StatusCode::OK, "{}: {}", reply.status, reply.text());
     Ok(multivariant::parse(reply.text())?)
 }
@@ -318,9 +318,9 @@ async fn every_audio_track_is_a_rendition_in_step_with_the_picture() -> anyhow::
         .map(|m| (m.name.as_str(), m.uri.as_deref().unwrap_or(""), m.default))
         .collect();
     let expected = [
-        ("Audio 1", "d/audio.m3u8", true),
-        ("Audio 2", "d/audio-2.m3u8", false),
-        ("Audio 5", "d/audio-5.m3u8", false),
+        ("Audio 1", "audio.m3u8", true),
+        ("Audio 2", "audio-2.m3u8", false),
+        ("Audio 5", "audio-5.m3u8", false),
     ];
     assert_eq!(media, expected);
     let video = with_whole_segments(&site, "show", "video").await?;
@@ -354,7 +354,7 @@ async fn audio_tracks_without_a_picture_stay_in_step() -> anyhow::Result<()> {
     let push = Push::start(&site, "radio", &[OPUS, OPUS.numbered(1)]).await?;
     let multivariant = multivariant(&site, "radio").await?;
     assert_eq!(multivariant.variants.len(), 1);
-    assert_eq!(multivariant.variants[0].uri, "d/audio.m3u8");
+    assert_eq!(multivariant.variants[0].uri, "audio.m3u8");
     assert_eq!(multivariant.media.len(), 2);
     let one = with_whole_segments(&site, "radio", "audio").await?;
     let two = with_whole_segments(&site, "radio", "audio-2").await?;

@@ -22,7 +22,7 @@ async fn a_viewer_gets_every_frame_once_and_in_order() -> anyhow::Result<()> {
         "{}",
         multivariant.text()
     );
-    assert!(multivariant.text().contains("d/video.m3u8"));
+    assert!(multivariant.text().contains("d/r-video.m3u8"));
 
     // Follow the live edge as a player does: part by part, each asked for by the hint.
     let mut playlist = site.playlist("show", "video").await?;

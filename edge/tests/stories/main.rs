@@ -7,6 +7,7 @@ mod directory;
 mod fleet;
 mod foreign;
 mod h3;
+mod hostile;
 mod hostile_upstream;
 mod limits;
 mod origin;

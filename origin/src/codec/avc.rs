@@ -98,6 +98,14 @@ impl AvcConfig {
         })
     }
 
+    /// The parameter sets of the record, sequence sets first.
+    pub fn parameter_sets(&self) -> Vec<&[u8]> {
+        let mut rest = self.record.get(5..).unwrap_or_default();
+        let mut sets = parameter_sets(&mut rest, 0x1f).unwrap_or_default();
+        sets.extend(parameter_sets(&mut rest, 0xff).unwrap_or_default());
+        sets
+    }
+
     /// Makes the record of parameter sets that came by themselves, as in a transport stream: NAL units without start
     /// codes, the ones in force.
     pub fn from_sets(sequence: &[Bytes], picture: &[Bytes]) -> Result<Self, AvcError> {

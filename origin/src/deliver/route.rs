@@ -119,8 +119,14 @@ impl Deliver {
             Missing::Offline => Refusal::Offline,
         })?;
         match target.object {
-            Object::Index => Ok(playlist::multivariant(asked, &started(live).await?.index)),
-            Object::Direct(ObjectName::Multivariant) => Ok(playlist::multivariant(asked, &started(live).await?.direct)),
+            Object::Index => {
+                let master = started(live, |master| !master.resilient.is_empty()).await?;
+                Ok(playlist::multivariant(asked, &master.index))
+            }
+            Object::Direct(ObjectName::Multivariant) => {
+                let master = started(live, |master| !master.renditions.is_empty()).await?;
+                Ok(playlist::multivariant(asked, &master.direct))
+            }
             Object::Direct(ObjectName::MediaPlaylist(name)) => {
                 let rendition = rendition(live, &name).await?;
                 let _held = self.metrics.hold();
@@ -143,9 +149,9 @@ impl Deliver {
 }
 
 /// Waits until a starting stream has something to play.
-async fn started(mut live: Live) -> Result<Arc<Master>, Refusal> {
+async fn started(mut live: Live, is_playable: fn(&Master) -> bool) -> Result<Arc<Master>, Refusal> {
     let deadline = Instant::now() + START_HOLD;
-    let playable = |m: &Arc<Master>| (!m.renditions.is_empty()).then(|| m.clone());
+    let playable = |master: &Arc<Master>| is_playable(master).then(|| master.clone());
     match hold::hold(&mut live.master, deadline, playable).await {
         Held::Ready(master) => Ok(master),
         Held::TimedOut => Err(Refusal::Starting),
@@ -154,6 +160,6 @@ async fn started(mut live: Live) -> Result<Arc<Master>, Refusal> {
 }
 
 async fn rendition(live: Live, name: &RenditionName) -> Result<Rendition, Refusal> {
-    let master = started(live).await?;
+    let master = started(live, |master| !master.renditions.is_empty()).await?;
     master.rendition(name).cloned().ok_or(Refusal::NoSuchObject)
 }

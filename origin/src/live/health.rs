@@ -4,13 +4,14 @@
 
 pub mod meter;
 
-use std::{collections::BTreeSet, sync::atomic::AtomicBool, sync::atomic::Ordering};
+use std::{collections::BTreeSet, sync::atomic::AtomicBool, sync::atomic::Ordering, time::Duration};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
 pub use self::meter::{InputReport, Meter, TrackReport, Warning};
-use crate::metrics::Metrics;
+use super::master::Flavour;
+use crate::{metrics::Metrics, package::resilience::Counts};
 
 /// One publisher, as listed.
 #[derive(Debug, Clone, Serialize)]
@@ -44,8 +45,27 @@ pub struct HealthReport {
     pub window_bytes: u64,
     /// Frames that could not be packaged, mostly those before a first key frame.
     pub frames_dropped: u64,
+    pub resilience: ResilienceReport,
     /// In plain words, with the remedy.
     pub warnings: Vec<String>,
+}
+
+/// What the resilient playlists live on.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResilienceReport {
+    /// How long they can go on without new input: of all variants, the shortest.
+    pub cushion_seconds: Option<f64>,
+    /// Some variant shows a held picture or silence now.
+    pub filling: bool,
+    /// Video (or audio, in a stream without) that was filled so far.
+    pub filler_seconds: f64,
+    /// Times the input of a track was missing for longer than the cushion.
+    pub gaps: u64,
+    /// Frames that came after their time had been filled.
+    pub frames_late: u64,
+    /// Media bytes held in the resilient windows.
+    pub window_bytes: u64,
 }
 
 impl Health {
@@ -79,10 +99,24 @@ impl Health {
         }
     }
 
-    pub(super) fn packaged(&self, window_bytes: u64, frames_dropped: u64) {
+    pub(super) fn packaged(&self, flavour: Flavour, window_bytes: u64, frames_dropped: u64) {
         let mut newest = self.newest.lock();
-        newest.window_bytes = window_bytes;
-        newest.frames_dropped = frames_dropped;
+        match flavour {
+            Flavour::Direct => {
+                newest.window_bytes = window_bytes;
+                newest.frames_dropped = frames_dropped;
+            }
+            Flavour::Resilient => newest.resilience.window_bytes = window_bytes,
+        }
+    }
+
+    pub(super) fn cushioned(&self, cushion: Option<Duration>, filling: bool, filled: Duration, counts: Counts) {
+        let resilience = &mut self.newest.lock().resilience;
+        resilience.cushion_seconds = cushion.map(|cushion| cushion.as_secs_f64());
+        resilience.filling = filling;
+        resilience.filler_seconds = filled.as_secs_f64();
+        resilience.gaps = counts.gaps.iter().sum();
+        resilience.frames_late = counts.late.iter().sum();
     }
 
     /// New figures; a warning that was not there before is counted.

@@ -15,7 +15,10 @@ use std::{
 
 use weir_shared::{hls::position::MediaSequence, id::RenditionName, media::time::MediaTime};
 
-use super::track::{ClockMap, Progress, Start, Track};
+use super::{
+    master::Flavour,
+    track::{ClockMap, Progress, Start, Track},
+};
 use crate::{
     codec::CodecConfig,
     ingest::Announced,
@@ -39,6 +42,10 @@ pub struct Settings {
     pub targets: Targets,
     /// How much of the past a live playlist lists.
     pub window: Duration,
+    /// Viewers are meant to go back in it.
+    pub dvr: bool,
+    /// How far the resilient playlists are behind the direct ones.
+    pub cushion: Duration,
 }
 
 /// Where a track begins that joins a stream.
@@ -61,6 +68,7 @@ pub(super) struct Pace {
 const PACE_TOLERANCE: MediaTime = MediaTime::from_millis(8);
 
 pub(super) struct Lane {
+    flavour: Flavour,
     settings: Settings,
     announced: Announced,
     video: Option<Track>,
@@ -83,8 +91,9 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(settings: Settings) -> Self {
+    pub(super) fn new(flavour: Flavour, settings: Settings) -> Self {
         Self {
+            flavour,
             settings,
             announced: Announced::default(),
             video: None,
@@ -141,6 +150,7 @@ impl Lane {
                 TrackKind::Audio => announced.audio_languages.of(id.number),
             },
             window: self.settings.window,
+            flavour: self.flavour,
         };
         let track = Track::new(name, start);
         match id.kind {
@@ -252,6 +262,11 @@ impl Lane {
         }
         // Whoever was still being waited for is not coming.
         self.impatient = true;
+    }
+
+    /// Whether a key frame with this decode time would begin a segment.
+    pub(super) fn wants_key(&self, at: MediaTime) -> bool {
+        self.video.as_ref().is_some_and(|video| video.wants_key(at))
     }
 
     /// When to call [`lose_patience`](Self::lose_patience).

@@ -22,10 +22,34 @@ pub struct Rendition {
     pub feed: watch::Receiver<Arc<Snapshot>>,
 }
 
+/// Which of the two kinds of playlists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// What comes, as it comes.
+    Direct,
+    /// A cushion behind, and without gaps.
+    Resilient,
+}
+
+impl Flavour {
+    /// What its renditions' names begin with.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Direct => "",
+            Self::Resilient => RESILIENT_PREFIX,
+        }
+    }
+}
+
+const RESILIENT_PREFIX: &str = "r-";
+
 /// The stream at one moment: replaced when a rendition appears or its figures change.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Master {
+    /// As they come: what the direct playlist names.
     pub renditions: Vec<Rendition>,
+    /// A cushion behind: what the default playlist names.
+    pub resilient: Vec<Rendition>,
     /// `/app/<key>/d/llhls.m3u8`
     pub direct: Bytes,
     /// `/app/<key>/index.m3u8`
@@ -34,7 +58,7 @@ pub struct Master {
 
 impl Master {
     pub fn rendition(&self, name: &RenditionName) -> Option<&Rendition> {
-        self.renditions.iter().find(|r| r.name == *name)
+        self.renditions.iter().chain(&self.resilient).find(|r| r.name == *name)
     }
 }
 
@@ -153,7 +177,9 @@ impl AudioGroup<'_> {
 
 /// `audio` is 1, `audio-2` is 2, `audio-2-3` (a track of another publish) is 2-3.
 fn number(name: &RenditionName) -> &str {
-    name.as_str().split_once('-').map_or("1", |(_, number)| number)
+    let name = name.as_str();
+    let plain = name.strip_prefix(RESILIENT_PREFIX).unwrap_or(name);
+    plain.split_once('-').map_or("1", |(_, number)| number)
 }
 
 /// A video with any one of a group, or the first of a group alone.

@@ -27,7 +27,7 @@ use weir_shared::{
 use super::{
     health::Health,
     lane::{Joining, Lane, Settings},
-    master::{self, Master, Rendition},
+    master::{self, Flavour, Master, Rendition},
     snapshot::{self, RenditionSettings},
     track::{ClockMap, Track},
 };
@@ -35,13 +35,16 @@ use crate::{
     codec::CodecConfig,
     ingest::Announced,
     metrics::Metrics,
-    package::frame::{Frame, TrackId},
+    package::frame::{Frame, TrackId, TrackKind},
 };
 
 /// The variant of a publish that names none.
 pub(super) const MAIN: u8 = 1;
 
 pub(super) struct Packager {
+    flavour: Flavour,
+    /// How far behind the input this flavour is on purpose.
+    behind: Duration,
     settings: Settings,
     epoch: Epoch,
     first_msn: MediaSequence,
@@ -61,6 +64,7 @@ pub(super) struct Packager {
 
 impl Packager {
     pub(super) fn new(
+        flavour: Flavour,
         settings: Settings,
         epoch: Epoch,
         next_msn: Arc<AtomicU64>,
@@ -69,6 +73,11 @@ impl Packager {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
+            flavour,
+            behind: match flavour {
+                Flavour::Direct => Duration::ZERO,
+                Flavour::Resilient => settings.cushion,
+            },
             settings,
             epoch,
             first_msn: MediaSequence(next_msn.load(Ordering::Acquire)),
@@ -114,7 +123,7 @@ impl Packager {
     pub(super) fn frame(&mut self, variant: u8, mut frame: Frame, now: Instant) {
         let clock = *self
             .clock
-            .get_or_insert_with(|| ClockMap::starting(frame.dts, SystemTime::now()));
+            .get_or_insert_with(|| ClockMap::starting(frame.dts, SystemTime::now() - self.behind));
         frame.dts = clock.media(frame.dts);
         let metrics = self.metrics.clone();
         let others = self.lanes.iter().filter(|(other, _)| **other != variant);
@@ -181,10 +190,22 @@ impl Packager {
         self.publish(now);
     }
 
+    pub(super) fn has_video(&self) -> bool {
+        self.tracks().any(|track| track.config().track() == TrackKind::Video)
+    }
+
+    /// Whether a key frame with this decode time on the stream's timeline would begin a segment of a variant.
+    pub(super) fn wants_key(&self, variant: u8, at: MediaTime) -> bool {
+        let (Some(clock), Some(lane)) = (&self.clock, self.lanes.get(&variant)) else {
+            return false;
+        };
+        lane.wants_key(clock.media(at))
+    }
+
     fn lane(&mut self, variant: u8) -> &mut Lane {
         self.lanes
             .entry(variant)
-            .or_insert_with(|| Lane::new(self.settings.clone()))
+            .or_insert_with(|| Lane::new(self.flavour, self.settings.clone()))
     }
 
     fn tracks(&self) -> impl Iterator<Item = &Track> {
@@ -193,10 +214,10 @@ impl Packager {
 
     /// `video` and `audio`, then `video-2`: by the variant if there are several, else by the track.
     fn free_name(&self, variant: u8, id: TrackId) -> Option<RenditionName> {
-        let kind = id.kind.as_str();
+        let kind = format!("{}{}", self.flavour.prefix(), id.kind.as_str());
         let track = u16::from(id.number) + 1;
         let plain = match (variant, track) {
-            (MAIN, 1) => kind.to_owned(),
+            (MAIN, 1) => kind.clone(),
             (MAIN, track) => format!("{kind}-{track}"),
             (variant, 1) => format!("{kind}-{variant}"),
             (variant, track) => format!("{kind}-{variant}-{track}"),
@@ -273,6 +294,7 @@ impl Packager {
                 target_duration_seconds,
                 part_target: track.part_target().unwrap_or(longest_part),
                 server_control,
+                dvr: self.settings.dvr,
             };
             self.renditions.push(track.launch(settings));
         }
@@ -281,8 +303,8 @@ impl Packager {
 
     fn refresh_figures(&mut self) {
         let sum = |f: fn(&Track) -> u64| self.tracks().map(f).sum::<u64>();
-        self.health
-            .packaged(sum(|track| track.media_bytes() as u64), sum(Track::dropped));
+        let (bytes, dropped) = (sum(|track| track.media_bytes() as u64), sum(Track::dropped));
+        self.health.packaged(self.flavour, bytes, dropped);
         self.refresh_master();
     }
 
@@ -295,11 +317,13 @@ impl Packager {
         let facts: Vec<_> = open.iter().map(|track| track.facts()).collect();
         let independent = open.iter().all(|track| track.all_independent());
         let text = |prefix| Bytes::from(multivariant::write(&master::multivariant(&facts, prefix, independent)));
-        self.master.send_replace(Arc::new(Master {
-            renditions: self.renditions.clone(),
-            direct: text(""),
-            index: text("d/"),
-        }));
+        self.master.send_modify(|master| {
+            let master = Arc::make_mut(master);
+            match self.flavour {
+                Flavour::Direct => (master.renditions, master.direct) = (self.renditions.clone(), text("")),
+                Flavour::Resilient => (master.resilient, master.index) = (self.renditions.clone(), text("d/")),
+            }
+        });
     }
 }
 

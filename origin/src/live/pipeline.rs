@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use weir_shared::media::time::MediaTime;
 
 use super::{
+    cushion::Cushion,
     failover::{self, Failover, Why},
     feed::{self, Feed},
     health::{Health, PublisherReport},
@@ -33,6 +34,9 @@ use crate::{
 
 /// How often the listing's figures are renewed.
 const HEALTH_PERIOD: Duration = Duration::from_secs(1);
+
+/// Longer than any broadcast: a grace time that never ends.
+pub const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// How publishers come, go and follow one another.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +59,7 @@ pub(super) struct Pipeline {
     inputs: BTreeMap<u8, Input>,
     lifecycle: Lifecycle,
     packager: Packager,
+    cushion: Cushion,
     /// The playlists have ended, and what publishers send is thrown away.
     hidden: bool,
     board: Board,
@@ -124,7 +129,10 @@ pub(super) struct Parts {
     pub continuity: Continuity,
     pub joins: mpsc::Receiver<Feed>,
     pub seats: Arc<Seats>,
+    /// The direct flavour.
     pub packager: Packager,
+    /// The resilient flavour.
+    pub cushion: Cushion,
     pub board: Board,
     pub health: Arc<Health>,
     pub orders: Arc<Orders>,
@@ -142,6 +150,7 @@ impl Pipeline {
             inputs: BTreeMap::new(),
             lifecycle: Lifecycle::new(parts.continuity.grace),
             packager: parts.packager,
+            cushion: parts.cushion,
             hidden: false,
             board: parts.board,
             health: parts.health,
@@ -152,8 +161,9 @@ impl Pipeline {
     }
 
     /// The same publishers, on playlists of their own. What they send next decides where these begin.
-    pub(super) fn again(mut self, packager: Packager) -> Self {
+    pub(super) fn again(mut self, packager: Packager, cushion: Cushion) -> Self {
         self.packager = packager;
+        self.cushion = cushion;
         self.hidden = false;
         self.inputs.clear();
         let (now, policy) = (now(), self.continuity.failover);
@@ -190,7 +200,10 @@ impl Pipeline {
                         self.hide();
                     }
                 }
-                () = orders.clear.notified() => self.packager.clear_windows(now()),
+                () = orders.clear.notified() => {
+                    self.packager.clear_windows(now());
+                    self.cushion.clear_windows(now());
+                }
                 Some(feed) = self.joins.recv() => self.join(feed),
                 (index, event) = feed::next_event(&mut self.feeds, self.turn) => {
                     self.turn = index + 1;
@@ -214,6 +227,7 @@ impl Pipeline {
         let ended = matches!(reason, Reason::GraceOver | Reason::ToldToEnd);
         if ended && !self.hidden {
             self.packager.finish(now());
+            self.cushion.finish(now());
         }
         self.lifecycle.end();
         self.tell(reason);
@@ -225,6 +239,7 @@ impl Pipeline {
     fn hide(&mut self) {
         if !self.hidden {
             self.packager.finish(now());
+            self.cushion.finish(now());
             self.hidden = true;
             for feed in &mut self.feeds {
                 drop(feed.standby.take());
@@ -247,7 +262,8 @@ impl Pipeline {
             .position(|old| (old.seat.variant, old.seat.slot) == (variant, slot));
         self.feeds.push(feed);
         if let Some(old) = old {
-            self.feeds.remove(old);
+            let old = self.feeds.remove(old);
+            self.cushion.gone(old.seat.id);
             self.metrics.takeovers.inc();
             self.lifecycle.left(now);
             self.tell(Reason::TakenOver);
@@ -267,7 +283,16 @@ impl Pipeline {
             input.failover.left(feed.seat.slot);
         }
         self.lifecycle.left(now);
-        self.choose(feed.seat.variant, now);
+        self.cushion.gone(feed.seat.id);
+        let variant = feed.seat.variant;
+        let others = self
+            .feeds
+            .iter()
+            .filter(|other| other.seat.variant == variant && other.sends());
+        if let Some(other) = others.max_by_key(|other| other.heard) {
+            self.cushion.show(other, other.standby.frames());
+        }
+        self.choose(variant, now);
         self.mark_gone(now);
         self.tell(Reason::PublisherLeft);
     }
@@ -282,6 +307,7 @@ impl Pipeline {
         match event {
             Event::Announced(announced) => {
                 feed.announce(announced);
+                self.cushion.announced(feed);
                 if active {
                     self.packager.announce(variant, feed.announced);
                 }
@@ -289,6 +315,7 @@ impl Pipeline {
             Event::Config(id, config) => {
                 feed.meter.configured(id, &config);
                 feed.configs.insert(id, config.clone());
+                self.cushion.configured(feed, id, config.clone());
                 if active {
                     self.packager.configure(variant, id, config);
                 }
@@ -303,13 +330,18 @@ impl Pipeline {
                 if feed.delivers_with(&held.frame) {
                     input.failover.heard(slot, held.starts, now);
                 }
+                let newest = held.clone();
                 if self.hidden {
                     self.lifecycle.heard();
-                } else if active {
-                    self.deliver(variant, held.frame, now);
                 } else {
-                    let shown = input.reached.map(|reached| reached.arrived);
-                    feed.standby.push(held, shown);
+                    self.cushion.heard(variant, feed.seat.id, &newest);
+                    if active {
+                        self.deliver(variant, held.frame, now);
+                    } else {
+                        let shown = input.reached.map(|reached| reached.arrived);
+                        feed.standby.push(held, shown);
+                    }
+                    self.steer(index, &newest, now);
                 }
                 self.choose(variant, now);
                 if was_silent || self.lifecycle.state() != before {
@@ -318,6 +350,18 @@ impl Pipeline {
                 self.renew_health(now);
             }
         }
+    }
+
+    /// The resilient flavour need not wait until the shown feed counts as silent.
+    fn steer(&mut self, index: usize, newest: &Held, now: Instant) {
+        let Some(feed) = self.feeds.get(index) else { return };
+        let variant = feed.seat.variant;
+        let slot = self.inputs.get(&variant).and_then(|input| input.failover.active());
+        let active = slot.and_then(|slot| {
+            let is_active = |feed: &&Feed| (feed.seat.variant, feed.seat.slot) == (variant, slot);
+            self.feeds.iter().find(is_active)
+        });
+        self.cushion.steer(active, feed, newest, now);
     }
 
     /// Switches to another feed if it is time to.
@@ -339,6 +383,7 @@ impl Pipeline {
             .find(|feed| (feed.seat.variant, feed.seat.slot) == (variant, slot));
         let Some(feed) = feed else { return };
         let held = feed.standby.take();
+        self.cushion.show(feed, &held);
         let starts: Vec<Arrival> = held.iter().filter(|held| held.starts).map(Held::arrival).collect();
         let Some(newest) = held.back().map(Held::arrival) else {
             return;
@@ -385,6 +430,7 @@ impl Pipeline {
             self.metrics.switches.with_label_values(&[why.as_str()]).inc();
         }
         self.packager.list(variant, true);
+        self.cushion.list(variant, true);
         self.packager.announce(variant, feed.announced);
         for (id, config) in &feed.configs {
             self.packager.configure(variant, *id, config.clone());
@@ -442,10 +488,14 @@ impl Pipeline {
         for (variant, input) in &self.inputs {
             if input.gone.is_some_and(|gone| gone + grace <= now) && self.lifecycle.state() == State::Live {
                 self.packager.list(*variant, false);
+                self.cushion.list(*variant, false);
             }
         }
         if self.packager.patience().is_some_and(|at| at <= now) {
             self.packager.lose_patience(now);
+        }
+        if !self.hidden {
+            self.cushion.timeout(now);
         }
         self.lifecycle.timeout(now);
         self.renew_health(now);
@@ -480,6 +530,7 @@ impl Pipeline {
             .chain(retirements.filter(|at| *at > now))
             .chain(self.lifecycle.next_timeout())
             .chain(self.packager.patience())
+            .chain(self.cushion.next_timeout().filter(|_| !self.hidden))
             .min()
     }
 

@@ -17,12 +17,13 @@ use tracing::Instrument as _;
 use weir_shared::id::{Epoch, StreamKey};
 
 use super::{
+    cushion::Cushion,
     feed::Feed,
     health::Health,
     lane::Settings,
-    master::Master,
+    master::{Flavour, Master},
     packager::{MAIN, Packager},
-    pipeline::{self, Continuity, Orders, Parts, Pipeline, Stopped},
+    pipeline::{self, Continuity, FOREVER, Orders, Parts, Pipeline, Stopped},
     seats::{Claim, SEATS_MAX, Seats, Taken},
     status::{Board, STATUS_QUEUE, Status, StatusChange},
 };
@@ -33,6 +34,7 @@ use crate::{
         redacted,
     },
     metrics::Metrics,
+    package::resilience::Resilience,
 };
 
 /// Frames a publisher may be ahead of its pipeline. When full, the session stops reading: the encoder feels it.
@@ -59,7 +61,11 @@ impl Policy {
         let timers = self.catalog.get(key).and_then(|policy| policy.timers);
         match timers {
             Some(Timers { grace, idle }) => Continuity {
-                grace,
+                grace: if self.continuity.grace < FOREVER {
+                    grace
+                } else {
+                    FOREVER
+                },
                 idle,
                 ..self.continuity
             },
@@ -202,6 +208,16 @@ impl Registry {
         u64::try_from(since_1970.as_millis() / target_ms).unwrap_or(0)
     }
 
+    /// How this stream is packaged.
+    fn settings_of(&self, key: &StreamKey) -> Settings {
+        let mut settings = self.settings.clone();
+        if let Some(dvr) = self.policy.catalog.get(key).and_then(|policy| policy.dvr) {
+            settings.window = dvr;
+            settings.dvr = true;
+        }
+        settings
+    }
+
     /// Lets a publisher in to the stream's current life, or begins a new one.
     fn open(self: &Arc<Self>, admitted: &Admitted) -> Result<Publication, Refusal> {
         let key = admitted.key();
@@ -255,7 +271,8 @@ impl Registry {
             joins: arrivals,
             seats: live.seats.clone(),
             orders: live.orders.clone(),
-            packager: self.packager(&live, master),
+            packager: self.packager(Flavour::Direct, key, &live, &master),
+            cushion: self.cushion(key, &live, &master),
             board: Board {
                 key: key.clone(),
                 newest,
@@ -294,7 +311,10 @@ impl Registry {
         let (epoch, next_msn) = self.place_after(Some(live));
         let (master, readers) = watch::channel(Arc::new(Master::default()));
         (live.epoch, live.next_msn, live.master) = (epoch, next_msn, readers);
-        let next = paused.again(self.packager(live, master));
+        let next = paused.again(
+            self.packager(Flavour::Direct, key, live, &master),
+            self.cushion(key, live, &master),
+        );
         if let Some(mut newest) = self.streams.get_mut(key)
             && newest.epoch == ended
         {
@@ -303,12 +323,30 @@ impl Registry {
         next
     }
 
-    fn packager(&self, live: &Live, master: watch::Sender<Arc<Master>>) -> Packager {
+    fn cushion(&self, key: &StreamKey, live: &Live, master: &watch::Sender<Arc<Master>>) -> Cushion {
+        let now = pipeline::now();
+        Cushion::new(
+            Resilience::new(self.settings.cushion, now),
+            self.packager(Flavour::Resilient, key, live, master),
+            live.health.clone(),
+            self.metrics.clone(),
+            now,
+        )
+    }
+
+    fn packager(
+        &self,
+        flavour: Flavour,
+        key: &StreamKey,
+        live: &Live,
+        master: &watch::Sender<Arc<Master>>,
+    ) -> Packager {
         Packager::new(
-            self.settings.clone(),
+            flavour,
+            self.settings_of(key),
             live.epoch,
             live.next_msn.clone(),
-            master,
+            master.clone(),
             live.health.clone(),
             self.metrics.clone(),
         )

@@ -56,6 +56,11 @@ impl Standby {
         }
     }
 
+    /// What it holds, oldest first.
+    pub fn frames(&self) -> impl Iterator<Item = &Held> {
+        self.frames.iter()
+    }
+
     /// Gives everything away, oldest first.
     pub fn take(&mut self) -> VecDeque<Held> {
         self.bytes = 0;

@@ -18,8 +18,9 @@ use weir_shared::{
 };
 
 use super::{
-    master::{Facts, Rendition},
-    snapshot::{RenditionSettings, Snapshot},
+    master::{Facts, Flavour, Rendition},
+    snapshot::{self, RenditionSettings, Snapshot},
+    text::SharedRuns,
 };
 use crate::{
     codec::CodecConfig,
@@ -127,6 +128,13 @@ fn bits_per_second(bits: u64, duration: Duration) -> u64 {
     u64::try_from(u128::from(bits) * 1_000_000 / micros).unwrap_or(u64::MAX)
 }
 
+/// Where readers look.
+struct Feed {
+    settings: Arc<RenditionSettings>,
+    runs: SharedRuns,
+    sender: watch::Sender<Arc<Snapshot>>,
+}
+
 pub(super) struct Track {
     pub name: RenditionName,
     kind: TrackKind,
@@ -137,7 +145,7 @@ pub(super) struct Track {
     next_part: PartNumber,
     init_index: Option<u32>,
     target_duration_seconds: u32,
-    feed: Option<(Arc<RenditionSettings>, watch::Sender<Arc<Snapshot>>)>,
+    feed: Option<Feed>,
     ended: bool,
     /// Something changed since it was published.
     dirty: bool,
@@ -146,6 +154,7 @@ pub(super) struct Track {
     language: Option<Language>,
     milli_frame_rate: Option<u64>,
     dropped: u64,
+    flavour: Flavour,
 }
 
 /// What a track starts from.
@@ -160,6 +169,7 @@ pub(super) struct Start {
     pub bitrate: Option<u64>,
     pub language: Option<Language>,
     pub window: Duration,
+    pub flavour: Flavour,
 }
 
 impl Track {
@@ -189,6 +199,7 @@ impl Track {
             language: start.language,
             milli_frame_rate: None,
             dropped: 0,
+            flavour: start.flavour,
         }
     }
 
@@ -214,10 +225,22 @@ impl Track {
         window.discontinuity_sequence() + listed + u64::from(open)
     }
 
+    /// Figures of the input and of what comes of it are those of the direct flavour.
+    fn is_counted(&self) -> bool {
+        self.flavour == Flavour::Direct
+    }
+
     /// A frame of this track can't be packaged.
     pub(super) fn leave_out(&mut self, metrics: &Metrics) {
         self.dropped = self.dropped.saturating_add(1);
-        metrics.frames_dropped.with_label_values(&[self.kind.as_str()]).inc();
+        if self.is_counted() {
+            metrics.frames_dropped.with_label_values(&[self.kind.as_str()]).inc();
+        }
+    }
+
+    /// Whether a key frame with this decode time would begin a segment.
+    pub(super) fn wants_key(&self, at: MediaTime) -> bool {
+        self.segmenter.wants_key(at)
     }
 
     pub(super) fn set_mode(&mut self, mode: Mode) {
@@ -345,7 +368,13 @@ impl Track {
                     progress.segment_end = true;
                     progress.forced_cut |= forced;
                     progress.changed = true;
-                    metrics.segments.with_label_values(&[self.kind.as_str()]).inc();
+                    if self.is_counted() {
+                        metrics.segments.with_label_values(&[self.kind.as_str()]).inc();
+                    }
+                }
+                // The resilient flavour tells of gaps itself.
+                Output::Gap { missing } if !self.is_counted() => {
+                    tracing::debug!(missing_ms = missing.as_millis(), "media time leaps");
                 }
                 Output::Gap { missing } => {
                     metrics.gaps.with_label_values(&[self.kind.as_str()]).inc();
@@ -369,9 +398,11 @@ impl Track {
         if self.milli_frame_rate.is_none() && self.kind == TrackKind::Video {
             self.milli_frame_rate = milli_frame_rate(draft, scale);
         }
-        let kind = self.kind.as_str();
-        metrics.parts.with_label_values(&[kind]).inc();
-        metrics.part_bytes.with_label_values(&[kind]).inc_by(bytes.len() as u64);
+        if self.is_counted() {
+            let label = [self.kind.as_str()];
+            metrics.parts.with_label_values(&label).inc();
+            metrics.part_bytes.with_label_values(&label).inc_by(bytes.len() as u64);
+        }
         self.window.push_part(window::Part {
             number: self.next_part,
             bytes,
@@ -383,17 +414,14 @@ impl Track {
 
     /// Opens this track to readers: from now on every [`publish`](Self::publish) reaches them.
     pub(super) fn launch(&mut self, settings: RenditionSettings) -> Rendition {
-        let settings = Arc::new(settings);
-        let first = Arc::new(Snapshot::new(
-            settings.clone(),
-            self.live_edge(settings.part_target),
-            self.window.clone(),
-            Vec::new(),
-        ));
-        let (sender, feed) = watch::channel(first);
-        self.feed = Some((settings.clone(), sender));
+        let (settings, runs) = (Arc::new(settings), SharedRuns::default());
+        let edge = self.live_edge(settings.part_target);
+        let first = Snapshot::new(settings.clone(), runs.clone(), edge, self.window.clone(), Vec::new());
+        let (sender, feed) = watch::channel(Arc::new(first));
+        let name = settings.name.clone();
+        self.feed = Some(Feed { settings, runs, sender });
         Rendition {
-            name: settings.name.clone(),
+            name,
             track: self.kind,
             feed,
         }
@@ -401,25 +429,19 @@ impl Track {
 
     /// Replaces what readers see.
     pub(super) fn publish(&mut self, reports: Vec<RenditionReport>) {
-        let Some((settings, sender)) = &self.feed else {
+        let Some(Feed { settings, runs, sender }) = &self.feed else {
             return;
         };
-        let snapshot = Snapshot::new(
-            settings.clone(),
-            self.live_edge(settings.part_target),
-            self.window.clone(),
-            reports,
-        );
+        let edge = self.live_edge(settings.part_target);
+        let snapshot = Snapshot::new(settings.clone(), runs.clone(), edge, self.window.clone(), reports);
         sender.send_replace(Arc::new(snapshot));
         self.dirty = false;
     }
 
     /// What the other renditions' playlists say of this track now.
     pub(super) fn report(&self) -> Option<RenditionReport> {
-        let (settings, sender) = self.feed.as_ref()?;
-        let edge = self.live_edge(settings.part_target);
-        let latest = sender.borrow().clone();
-        Some(Snapshot::new(latest.settings.clone(), edge, self.window.clone(), Vec::new()).report())
+        let settings = &self.feed.as_ref()?.settings;
+        Some(snapshot::report(&settings.name, &self.live_edge(settings.part_target)))
     }
 
     fn live_edge(&self, part_target: Duration) -> LiveEdge {

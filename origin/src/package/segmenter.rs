@@ -215,6 +215,13 @@ impl TrackSegmenter {
         Some(self.segment.as_ref()?.start.to_media_time(self.scale))
     }
 
+    /// Whether a key frame with this decode time would begin a segment.
+    pub fn wants_key(&self, at: MediaTime) -> bool {
+        let Some(segment) = &self.segment else { return true };
+        let half = Ticks(self.frame_ticks().0 / 2);
+        at.to_ticks(self.scale) - segment.start + half >= self.segment_target_ticks()
+    }
+
     /// What follows comes from another publisher: the open segment ends, and the next one begins exactly when its first
     /// frame is due.
     pub fn break_off(&mut self) {

@@ -69,7 +69,7 @@ export async function broadcast(binary, { more = [], seconds, warmUp = 0 }) {
   const { ready } = await startWeir(binary, more);
   const [stream] = ready.streams;
   const encoder = pushPicture(`${ready.origin.rtmp}/${stream.key}`, warmUp + seconds + OVERHEAD_SECONDS);
-  const liveAfterMs = await untilLive(stream.playback.llhls, encoder);
+  const liveAfterMs = await untilLive(stream.playback.llhlsDirect, encoder);
   await pause(warmUp * 1000);
   return { ready, stream, encoder, liveAfterMs };
 }

@@ -4,6 +4,8 @@ import { ageOf } from "../pages/blockcode.js";
 
 /** A picture that stands still longer than this is a freeze a viewer notices. */
 export const FREEZE_MS = 250;
+/** Between two samples a clock that runs has moved by more. */
+const CLOCK_STEP_S = 0.01;
 
 /** The value below which `share` (0..1) of the sorted numbers lie. */
 export function percentile(sorted, share) {
@@ -70,6 +72,28 @@ export function interruption(record, wallMs, tailMs) {
     tailPictures: new Set(tail.map((frame) => frame.code)).size,
     tailLatencyMs: percentile(ages, 0.5),
   };
+}
+
+/** Where the clock of the element stood still: how often for more than `longMs`, and the longest time. Sampled ten times a second. */
+export function clockPauses(record, longMs = FREEZE_MS) {
+  const pauses = [];
+  let since = null; // the first sample at which the clock had its present time
+  for (const sample of record.clock) {
+    if (since === null || sample.currentTime - since.currentTime > CLOCK_STEP_S) since = sample;
+    else pauses.push({ from: since.at, ms: sample.at - since.at });
+  }
+  const longest = new Map();
+  for (const { from, ms } of pauses) longest.set(from, Math.max(ms, longest.get(from) ?? 0));
+  const long = [...longest.values()].filter((ms) => ms > longMs);
+  return { samples: record.clock.length, long: long.length, longestMs: Math.round(Math.max(0, ...longest.values())) };
+}
+
+/** Median age of the picture between two wall-clock times; with `lastMs`, in the last of that time only. */
+export function latencyBetween(record, fromWall, toWall, lastMs = Infinity) {
+  const inside = record.frames.filter((frame) => frame.wall >= fromWall && frame.wall < toWall && frame.code !== null);
+  const end = inside.at(-1)?.wall ?? 0;
+  const ages = inside.filter((frame) => frame.wall >= end - lastMs).map((frame) => ageOf(frame.code, frame.wall, 0));
+  return percentile(ages.sort((a, b) => a - b), 0.5);
 }
 
 function latency(record, loopMs) {

@@ -6,6 +6,8 @@ import { bandHeight, decode } from "./blockcode.js";
 const READ_EVERY_MS = 90;
 /** Bounds on what one run can remember: 20 minutes of 60 fps video, and the first errors. */
 const MAX_FRAMES = 72_000;
+/** How often the element's clock is read. */
+const CLOCK_EVERY_MS = 100;
 const MAX_ERRORS = 50;
 
 const query = new URLSearchParams(location.search);
@@ -15,6 +17,7 @@ export const url = query.get("url");
 const record = {
   playAt: null, // performance.now() when the player was told to load and play; 0 is the navigation
   frames: [], // {at, wall, presented, currentTime, read, code}: `at` by performance.now(), `wall` by Date.now()
+  clock: [], // {at, currentTime}, ten times a second from the first picture on
   waits: [], // [from, to | null] performance.now() of each `waiting` while the picture was running
   errors: [], // {fatal, what}
   fatalErrors: 0,
@@ -53,6 +56,10 @@ export function watch(video) {
     video.requestVideoFrameCallback(onFrame);
   };
   video.requestVideoFrameCallback(onFrame);
+
+  setInterval(() => {
+    if (record.frames.length > 0 && record.clock.length < MAX_FRAMES) record.clock.push({ at: performance.now(), currentTime: video.currentTime });
+  }, CLOCK_EVERY_MS);
 
   const running = () => record.frames.length > 0 && !video.paused && !video.seeking && !video.ended;
   const openWait = () => record.waits.find((wait) => wait[1] === null);

@@ -1,0 +1,263 @@
+//! One variant: where its source is put on the viewer's timeline, and what of it is too late. Pure.
+//!
+//! Before this: `package/resilience.rs`. After this: `resilience/queue.rs`, one per track.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use weir_shared::media::time::MediaTime;
+
+use super::{
+    Action, Arrival, Clock, Counts, Source,
+    lag::Lag,
+    queue::{Next, Queue, Queued, What},
+};
+use crate::{
+    codec::CodecConfig,
+    package::frame::{Frame, TrackId, TrackKind},
+};
+
+/// Another source of this variant that agrees so closely with the one before has the same clock.
+const SAME_CLOCK: MediaTime = MediaTime::from_millis(250);
+/// The same for the sources of two variants, whose connections an encoder opens one after the other.
+const SAME_ENCODER: MediaTime = MediaTime::from_millis(3000);
+/// A source that comes so much earlier than it had to is brought forward.
+const EXCESS: MediaTime = MediaTime::from_millis(250);
+/// Frames kept while none came yet that the source can begin with.
+const EARLY_MAX: usize = 512;
+
+/// One variant.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    source: Option<Source>,
+    /// From the source's timeline to the viewer's.
+    shift: Option<MediaTime>,
+    /// Where sources of other variants were put when this one came.
+    others: Vec<MediaTime>,
+    /// Grows each time a source is put anew.
+    run: u64,
+    /// The source has begun.
+    begun: bool,
+    /// Nothing of this run is published: it can still be put better.
+    settling: bool,
+    /// Frames of a source that has not begun.
+    early: VecDeque<Frame>,
+    tracks: BTreeMap<TrackId, Queue>,
+    stopped: bool,
+}
+
+impl Line {
+    pub(super) fn source(&self) -> Option<Source> {
+        self.source
+    }
+
+    pub(super) fn shift(&self) -> Option<MediaTime> {
+        self.shift
+    }
+
+    pub(super) fn is_filling(&self) -> bool {
+        self.tracks.values().any(Queue::is_filling)
+    }
+
+    /// From here on a track has nothing.
+    pub(super) fn end(&self) -> Option<MediaTime> {
+        self.tracks.values().filter_map(Queue::end).min()
+    }
+
+    pub(super) fn switch(&mut self, source: Source, others: Vec<MediaTime>) {
+        self.source = Some(source);
+        self.others = others;
+        self.begun = false;
+        self.stopped = false;
+        self.early.clear();
+    }
+
+    pub(super) fn configure(&mut self, id: TrackId, config: Arc<CodecConfig>) {
+        let queue = self.tracks.entry(id).or_insert_with(|| Queue::new(id));
+        queue.newest_config = Some(config);
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Takes a frame of its source.
+    pub(super) fn push(&mut self, clock: Clock, lag: &Lag, arrival: Arrival, counts: &mut Counts) {
+        let Arrival { frame, starts, .. } = arrival;
+        if starts && let Some((shift, settling)) = self.place(clock, lag, &frame) {
+            self.begin(&frame, shift, settling, counts);
+        }
+        if !self.begun {
+            if self.early.len() == EARLY_MAX {
+                self.early.pop_front();
+            }
+            self.early.push_back(frame);
+            return;
+        }
+        if self.settling {
+            self.settle(clock, lag);
+        }
+        self.queue(frame, counts);
+    }
+
+    /// Whether to put the source anew with this frame: where, and whether that may still change.
+    fn place(&self, clock: Clock, lag: &Lag, frame: &Frame) -> Option<(MediaTime, bool)> {
+        let fitting = |lateness: MediaTime| lateness + clock.cushion;
+        let wanted = fitting(lag.least()?);
+        let (position, half) = self.position(frame.track);
+        let in_time = |shift: MediaTime| position.is_none_or(|position| frame.dts + shift + half >= position);
+        let Some(shift) = self.shift.filter(|_| self.begun) else {
+            let before = self.shift.map(|shift| (shift, SAME_CLOCK));
+            let beside = self.others.iter().map(|shift| (*shift, SAME_ENCODER));
+            let least = lag.least()?;
+            let agrees =
+                |(shift, tolerance): &(MediaTime, MediaTime)| distance(*shift, wanted) <= *tolerance && *shift >= least;
+            let same = before
+                .into_iter()
+                .chain(beside)
+                .filter(agrees)
+                .map(|(shift, _)| shift)
+                .min_by_key(|shift| distance(*shift, wanted));
+            let shift = same.unwrap_or(wanted);
+            return in_time(shift).then_some((shift, same.is_none()));
+        };
+        if !in_time(shift) {
+            // It has become later for good: it will not catch up.
+            return lag
+                .is_settled()
+                .then(|| lag.lately())
+                .flatten()
+                .map(|lately| (fitting(lately), true));
+        }
+        let earlier = lag.most().is_some_and(|most| fitting(most) + EXCESS < shift);
+        (earlier && in_time(wanted)).then_some((wanted, false))
+    }
+
+    /// The source goes on from this frame, whatever was queued for that time.
+    fn begin(&mut self, frame: &Frame, shift: MediaTime, settling: bool, counts: &mut Counts) {
+        self.run += 1;
+        self.shift = Some(shift);
+        self.settling = settling;
+        self.begun = true;
+        for queue in self.tracks.values_mut() {
+            queue.cut(frame.dts + shift);
+        }
+        for early in std::mem::take(&mut self.early) {
+            // Sound is sent ahead of its picture.
+            if early.track.kind == TrackKind::Audio {
+                self.queue(early, counts);
+            }
+        }
+    }
+
+    /// The source's first frames may have been delayed by how a connection begins.
+    fn settle(&mut self, clock: Clock, lag: &Lag) {
+        let (Some(shift), Some(least)) = (self.shift, lag.least()) else {
+            return;
+        };
+        let mut by = shift - (least + clock.cushion);
+        for (earliest, first) in self.tracks.values().filter_map(|queue| queue.room(self.run)) {
+            by = by.min(earliest.map_or(by, |earliest| first - earliest));
+        }
+        if by > MediaTime::ZERO {
+            self.shift = Some(shift - by);
+            for queue in self.tracks.values_mut() {
+                queue.bring_forward(self.run, by);
+            }
+        }
+    }
+
+    fn queue(&mut self, mut frame: Frame, counts: &mut Counts) {
+        let Some(shift) = self.shift else { return };
+        let kind = frame.track.kind;
+        frame.dts = frame.dts + shift;
+        let Some(queue) = self.tracks.get_mut(&frame.track) else {
+            return;
+        };
+        let Some(config) = queue.newest_config.clone() else {
+            return;
+        };
+        let run = self.run;
+        if !queue.fits(&frame, run) || !queue.push(Queued { frame, config, run }) {
+            counts.late[usize::from(kind == TrackKind::Audio)] += 1;
+        }
+    }
+
+    fn position(&self, id: TrackId) -> (Option<MediaTime>, MediaTime) {
+        let queue = self.tracks.get(&id);
+        (
+            queue.and_then(Queue::position),
+            queue.map_or(MediaTime::ZERO, Queue::half_step),
+        )
+    }
+
+    /// What comes next, and when. Video before the sound of the same moment: it cuts the segments of both.
+    pub(super) fn next(&self, clock: Clock) -> Option<Next> {
+        self.next_track(clock).map(|(_, next)| next)
+    }
+
+    fn next_track(&self, clock: Clock) -> Option<(TrackId, Next)> {
+        self.tracks
+            .iter()
+            .filter_map(|(id, queue)| Some((*id, queue.next(clock, !self.stopped)?)))
+            .min_by_key(|(id, next)| (next.at, next.media, *id))
+    }
+
+    /// Does what comes next.
+    pub(super) fn take(
+        &mut self,
+        clock: Clock,
+        variant: u8,
+        counts: &mut Counts,
+        wants_key: impl Fn(MediaTime) -> bool,
+    ) -> Option<Vec<Action>> {
+        let (id, next) = self.next_track(clock)?;
+        let queue = self.tracks.get_mut(&id)?;
+        let place = usize::from(id.kind == TrackKind::Audio);
+        let mut actions = Vec::new();
+        match next.what {
+            What::Frame => {
+                let (queued, is_new) = queue.take()?;
+                self.settling &= queued.run != self.run;
+                actions.extend(published(variant, queued, is_new));
+            }
+            What::Filler => {
+                let was_filling = queue.is_filling();
+                let (frame, lost) = queue.fill(wants_key);
+                counts.gaps[place] += u64::from(!was_filling);
+                counts.late[place] += lost as u64;
+                let filler = Some(queue.step().to_duration());
+                actions.extend(frame.map(|frame| Action::Frame { variant, frame, filler }));
+            }
+        }
+        Some(actions)
+    }
+
+    pub(super) fn drain(&mut self, variant: u8, rest: &mut Vec<Action>) {
+        loop {
+            let first = self.tracks.values_mut().filter(|queue| queue.front().is_some());
+            let Some(queue) = first.min_by_key(|queue| queue.front()) else {
+                return;
+            };
+            let Some((queued, is_new)) = queue.take() else { return };
+            rest.extend(published(variant, queued, is_new));
+        }
+    }
+}
+
+fn published(variant: u8, queued: Queued, is_new: bool) -> impl Iterator<Item = Action> {
+    let Queued { frame, config, .. } = queued;
+    let id = frame.track;
+    let configure = is_new.then_some(Action::Configure { variant, id, config });
+    configure.into_iter().chain([Action::Frame {
+        variant,
+        frame,
+        filler: None,
+    }])
+}
+
+fn distance(a: MediaTime, b: MediaTime) -> MediaTime {
+    (a - b).max(b - a)
+}

@@ -1,0 +1,157 @@
+#!/usr/bin/env node
+// The upload fails under a viewer of the resilient playlist: it stalls for a while, its encoder dies and comes back, or the primary dies
+// beside a running backup. The viewer's clock must go on all the while, and the picture be as far behind afterwards as before.
+// Before it: lib/site.mjs and lib/broadcast.mjs. After it: lib/statistics.mjs judges.
+import { mkdir, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { pushPicture, untilLive } from "./lib/broadcast.mjs";
+import { measure, PLAYERS } from "./lib/measurement.mjs";
+import { readOptions } from "./lib/options.mjs";
+import { outputs, stopAll, within } from "./lib/processes.mjs";
+import { startRelay, startSite, until } from "./lib/site.mjs";
+import { clockPauses, latencyBetween } from "./lib/statistics.mjs";
+
+const USAGE = `usage: node resilience.mjs --origin <program> --edge <program> [options]
+  --player NAME     ${PLAYERS.join("|")}, default hls
+  --case NAME       what happens: relay (the line holds all bytes), stop (SIGSTOP of the encoder), lossy (the line stalls a fifth of the
+                    time), break (the encoder is killed and started again), change (the same, and it comes back with another picture size),
+                    switch (primary killed beside a backup)
+  --seconds LIST    how long each time, default 0.3,0.5,1,2,4,8
+  --rounds N        how often each, default 1
+  --every N         seconds between, default 5
+  --direct          watch the direct playlist instead, for comparison
+  --size WxH        of the picture, default 640x360
+  --max-pause N     longest time in which the clock may stand still, in milliseconds, default 250
+  --max-drift N     how much further behind the picture may be afterwards, in milliseconds, default 200 (one part)
+  --artifacts DIR   where resilience.json goes, default artifacts
+PYTHON names a Python 3 with numpy, default /usr/bin/python3; CHROMIUM the browser, default /usr/bin/chromium`;
+
+const CASES = ["relay", "stop", "lossy", "break", "change", "switch"];
+const options = readOptions(USAGE, {
+  strings: ["origin", "edge", "player", "case", "seconds", "size", "artifacts"],
+  numbers: ["rounds", "every", "max-pause", "max-drift"],
+  flags: ["direct"],
+  defaults: { player: "hls", case: "relay", seconds: "0.3,0.5,1,2,4,8", rounds: 1, every: 5, size: "640x360", "max-pause": 250, "max-drift": 200, artifacts: "artifacts" },
+});
+if (!options.origin || !options.edge || !PLAYERS.includes(options.player) || !CASES.includes(options.case)) {
+  console.error(USAGE);
+  process.exit(2);
+}
+
+const KEY = "show";
+/** What an encoder comes back with after a change. */
+const OTHER_SIZE = "480x272";
+const LEAD_SECONDS = 8;
+/** From the last event to the end; the latency is read in its last five seconds. */
+const TAIL_SECONDS = 15;
+const WINDOW_MS = 5000;
+const OVERHEAD_SECONDS = 90;
+const times = Array.from({ length: options.rounds }, () => options.seconds.split(",").map(Number)).flat();
+const seconds = LEAD_SECONDS + times.reduce((sum, time) => sum + time + options.every, 0) + TAIL_SECONDS;
+
+async function run() {
+  const site = await startSite({ origin: options.origin, edge: options.edge, key: KEY });
+  const relay = await startRelay(site.rtmpPort);
+  const push = (slot = "", size = options.size) => pushPicture(`rtmp://127.0.0.1:${relay.port}/app/${KEY}${slot}`, 2 * seconds + OVERHEAD_SECONDS, size);
+  let encoder = push();
+  const url = options.direct ? site.direct : site.resilient;
+  await untilLive(url, encoder);
+  let backup = options.case === "switch" ? push("/backup") : null;
+  await pause(8000);
+
+  let changes = 0;
+  const happens = {
+    relay: async (time) => {
+      relay.hold();
+      await pause(time * 1000);
+      relay.release();
+    },
+    stop: async (time) => {
+      encoder.signal("SIGSTOP");
+      await pause(time * 1000);
+      encoder.signal("SIGCONT");
+    },
+    lossy: async (time) => {
+      for (const end = Date.now() + time * 1000; Date.now() < end; ) {
+        relay.hold();
+        await pause(200);
+        relay.release();
+        await pause(800);
+      }
+    },
+    break: async (time) => {
+      encoder.signal("SIGKILL");
+      await encoder.exited;
+      await pause(time * 1000);
+      encoder = push();
+    },
+    change: async (time) => {
+      encoder.signal("SIGKILL");
+      await encoder.exited;
+      await pause(time * 1000);
+      encoder = push("", changes++ % 2 === 0 ? OTHER_SIZE : options.size);
+    },
+    switch: async (time) => {
+      await until("both to send", async () => (await site.stream()).live && (await site.stream()).backupLive);
+      const primaryShown = (await site.stream()).publishers.some((one) => one.shown && one.slot === "primary");
+      const victim = primaryShown ? encoder : backup;
+      victim.signal("SIGKILL");
+      await victim.exited;
+      await pause(time * 1000);
+      if (primaryShown) encoder = push();
+      else backup = push("/backup");
+    },
+  }[options.case];
+
+  const playing = measure({ url, player: options.player, seconds, keepRecord: true, goOn: true });
+  playing.catch(() => {}); // told where it is awaited
+  await pause(LEAD_SECONDS * 1000 + 3000);
+  const marks = [];
+  for (const time of times) {
+    marks.push({ wall: Date.now(), time });
+    await happens(time);
+    await pause(options.every * 1000);
+  }
+  const { record, ...figures } = await playing;
+  const stream = await site.stream();
+  relay.close();
+  await site.forget();
+  const first = marks[0].wall;
+  const found = {
+    ...figures,
+    case: options.case,
+    flavour: options.direct ? "direct" : "resilient",
+    events: marks.length,
+    pauses: clockPauses(record),
+    waitsMs: record.waits.map(([from, to]) => Math.round((to ?? record.endedAt) - from)),
+    latencyBeforeMs: latencyBetween(record, first - WINDOW_MS, first),
+    latencyAfterMs: latencyBetween(record, Date.now() - 60_000, Infinity, WINDOW_MS),
+    resilience: stream?.resilience,
+  };
+  found.broken = [];
+  const longest = Math.max(found.pauses.longestMs, ...found.waitsMs);
+  if (found.errors.fatal > 0) found.broken.push(`${found.errors.fatal} fatal player error(s)`);
+  if (longest > options["max-pause"]) found.broken.push(`the clock stood still for ${longest} ms, at most ${options["max-pause"]} allowed`);
+  const drift = found.latencyAfterMs - found.latencyBeforeMs;
+  if (!(drift <= options["max-drift"])) found.broken.push(`${drift} ms further behind than before, at most ${options["max-drift"]} allowed`);
+  return found;
+}
+
+let status = 1;
+try {
+  const found = await within((2 * OVERHEAD_SECONDS + 2 * seconds) * 1000, "the resilience run", run());
+  await mkdir(options.artifacts, { recursive: true });
+  await writeFile(path.join(options.artifacts, `resilience-${found.case}-${found.player}.json`), JSON.stringify(found, null, 2) + "\n");
+  console.log(JSON.stringify({ errors: found.errors, pauses: found.pauses, waitsMs: found.waitsMs, resilience: found.resilience, latencyMs: found.latencyMs }));
+  console.log(`${found.player} ${found.playerVersion}, ${found.flavour}: ${found.events} × ${found.case} of ${options.seconds} s, longest pause of the clock ` +
+    `${found.pauses.longestMs} ms, ${found.waitsMs.length} waits, ${found.latencyBeforeMs} ms behind before, ${found.latencyAfterMs} ms after, ` +
+    `${found.errors.fatal} fatal errors, ${found.errors.nonFatal} other`);
+  for (const fault of found.broken) console.error(`broken: ${fault}`);
+  status = found.broken.length > 0 ? 1 : 0;
+} catch (failure) {
+  console.error(`resilience run failed: ${failure.message}`);
+}
+if (status !== 0) console.error(outputs());
+await stopAll();
+process.exit(status);
