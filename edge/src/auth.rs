@@ -9,11 +9,13 @@
 //! | a session ticket in its path | any | goes on if the session may |
 //! | a signed query | a multivariant playlist | enters: a session begins, its ticket stands in the playlist's addresses |
 //! | a signed query | anything else | is sent to the ticketed address of the same object |
-//! | nothing | any | 401 |
+//! | nothing | a multivariant playlist | 401, or whatever the site's own check says |
+//! | nothing | anything else | 401 |
 //!
 //! Streams that need no ticket are open whatever the request carries.
 
 mod credentials;
+mod external;
 mod verify;
 
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use weir_shared::{
     id::StreamKey,
     playback::{
         Caller, Invalid, UnixMillis,
+        policy::Policy,
         session::{Session, ViewerId},
         ticket::NotMinted,
     },
@@ -175,6 +178,9 @@ impl Auth {
                 policy.admits(now, caller)?;
                 (Session::of(&policy, ViewerId(rand::random())), true)
             }
+            Given::Nothing if needed && target.is_entrance() => {
+                (self.ask_the_site(&target, caller, request, now).await?, true)
+            }
             Given::Nothing if needed => return Err(Refusal::Unauthorised(Invalid::Missing)),
             Given::Nothing => return Err(Refusal::Closed(Closed::Backstage)),
         };
@@ -208,6 +214,27 @@ impl Auth {
             location.push_str(&query);
         }
         Ok(Verdict::Redirect(location))
+    }
+}
+
+impl Auth {
+    /// A viewer without a ticket: let in if the site's own check says so.
+    async fn ask_the_site(
+        &self,
+        target: &Target,
+        caller: Caller,
+        request: &Parts,
+        now: UnixMillis,
+    ) -> Result<Session, Refusal> {
+        let site = self.verifier.external();
+        let site = site.ok_or(Refusal::Unauthorised(Invalid::Missing))?;
+        site.ask(target.key(), caller.real, request).await?;
+        let stay = UnixMillis::try_from(site.session.as_millis()).unwrap_or(UnixMillis::MAX);
+        let policy = Policy {
+            stream_expire: Some(now.saturating_add(stay)),
+            ..Policy::until(now)
+        };
+        Ok(Session::of(&policy, ViewerId(rand::random())))
     }
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use weir_shared::config::{ByteSize, Fault, HumanDuration, Secret, Validate};
 
 pub use limits::{Limits, Requests};
-pub use playback::{Algorithm, Jwt, Playback};
+pub use playback::{Algorithm, ExternalCheck, Jwt, Playback};
 pub use routes::{QueryRule, Route, upstream_parts};
 
 /// Everything an edge needs to know.

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub auth_refused: IntCounterVec,
     /// By form (`policy`, `ome`, `jwt`, `session`) and result (`remembered`, `genuine`, `refused`).
     pub auth_checks: IntCounterVec,
+    /// By result: `remembered`, `allowed`, `refused`, `failed`, `shed`.
+    pub external_checks: IntCounterVec,
     /// By result: `hit`, `negative`, `fetched`, `unknown`, `failed`, `shed`.
     pub directory_lookups: IntCounterVec,
     pub directory_connected: IntGauge,
@@ -143,6 +145,12 @@ impl Metrics {
                 "Tickets looked at: remembered = this very ticket was verified before, genuine and refused = its \
                  signature was computed.",
                 &["form", "result"],
+            )?,
+            external_checks: vec(
+                "weir_edge_external_checks_total",
+                "Questions to the site's own check: remembered = answered from an earlier one, failed = no answer in \
+                 time, shed = too many at once. Who gets no answer is not let in.",
+                &["result"],
             )?,
             directory_lookups: vec(
                 "weir_edge_directory_lookups_total",

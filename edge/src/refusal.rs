@@ -43,6 +43,10 @@ pub enum Refusal {
     NoSuchStream,
     /// The viewer's fault: no ticket, or one that opens nothing.
     Unauthorised(Invalid),
+    /// The viewer's fault: the site's own check says so, with 401 or 403.
+    NotAllowed(StatusCode),
+    /// The site's fault: its check has no answer.
+    CheckUnavailable,
     /// Nobody's fault: the stream is not shown now.
     Closed(Closed),
     /// The fleet's fault: no origin tells what this stream is.
@@ -87,6 +91,8 @@ impl Refusal {
             Self::NoSuchObject => respond::refusal(S::NOT_FOUND, "not_found", "there is no such object"),
             Self::NoSuchStream => respond::refusal(S::NOT_FOUND, "unknown_stream", "there is no such stream"),
             Self::Unauthorised(why) => respond::refusal(S::UNAUTHORIZED, why.code(), &why.to_string()),
+            Self::NotAllowed(status) => respond::refusal(status, "not_allowed", "the site lets you in no further"),
+            Self::CheckUnavailable => passing("check_unavailable", "the site can't tell now who may watch"),
             Self::Closed(Closed::Disabled) => respond::refusal(
                 S::FORBIDDEN,
                 "stream_disabled",
@@ -151,6 +157,7 @@ mod tests {
             (Refusal::Busy, 503),
             (Refusal::Ending, 503),
             (Refusal::DirectoryUnavailable, 503),
+            (Refusal::CheckUnavailable, 503),
             (
                 Refusal::Origin {
                     status: StatusCode::BAD_GATEWAY,

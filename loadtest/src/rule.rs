@@ -31,6 +31,11 @@ macro_rules! rules {
                 )
             }
 
+            /// Whether it is about when things come: a machine that is too busy breaks it for any server.
+            pub const fn is_pace(self) -> bool {
+                matches!(self, Self::SegmentsInTime | Self::PartsInTime)
+            }
+
             /// What holds.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }

@@ -1,4 +1,4 @@
-//! Runs every example of docs/api.md and docs/webhooks.md, in order, against `weir up`: commands must succeed, and what they print must have
+//! Runs every example of docs/api.md, docs/webhooks.md and docs/signed-playback.md, in order, against `weir up`: commands must succeed, and what they print must have
 //! everything that the answer shown after them has.
 
 use std::{
@@ -15,6 +15,7 @@ const WEIR: &str = env!("CARGO_BIN_EXE_weir");
 struct Server {
     child: Child,
     api: String,
+    edge: String,
     key: String,
 }
 
@@ -41,6 +42,7 @@ fn server() -> Server {
     Server {
         child,
         api: text(&ready["origin"]["api"]),
+        edge: text(&ready["edge"]["http"]),
         key: text(&ready["firstKey"]),
     }
 }
@@ -119,6 +121,11 @@ fn every_example_of_the_webhooks_page_works() {
     every_example_works("docs/webhooks.md", 4);
 }
 
+#[test]
+fn every_example_of_the_signed_playback_page_works() {
+    every_example_works("docs/signed-playback.md", 7);
+}
+
 /// `more_than`: how many examples there are at the least.
 fn every_example_works(page: &str, more_than: usize) {
     if Command::new("curl").arg("--version").output().is_err() {
@@ -144,6 +151,7 @@ fn every_example_works(page: &str, more_than: usize) {
             .env("PATH", &path)
             .env("WEIR_API", &server.api)
             .env("WEIR_API_KEY", &server.key)
+            .env("WEIR_EDGE", &server.edge)
             .env_remove("WEIR_PROJECT")
             .env_remove("WEIR_DATABASE")
             .output()
@@ -152,7 +160,7 @@ fn every_example_works(page: &str, more_than: usize) {
         let err = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{text}\n{out}\n{err}");
         run += 1;
-        if text.starts_with("STREAM=") {
+        if text.starts_with("STREAM=") || text.starts_with("SECRET=") {
             variables.push_str(text);
         }
         if let Some(("json", shown)) = blocks.get(n + 1).map(|(language, text)| (*language, text)) {

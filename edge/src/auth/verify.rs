@@ -22,7 +22,7 @@ use weir_shared::{
     serve::Peer,
 };
 
-use super::credentials::Credentials;
+use super::{credentials::Credentials, external::External};
 use crate::{
     config::{Algorithm, Playback},
     metrics::Metrics,
@@ -58,6 +58,7 @@ pub struct Verifier {
     tokens: jwt::Checker,
     ome_origin: Option<String>,
     trusted_proxies: Vec<AddressRange>,
+    external: Option<External>,
     metrics: Arc<Metrics>,
 }
 
@@ -104,8 +105,13 @@ impl Verifier {
             tokens,
             ome_origin: config.ome_origin.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
+            external: (config.external_check.as_ref()).map(|check| External::new(check, metrics.clone())),
             metrics,
         })
+    }
+
+    pub(super) const fn external(&self) -> Option<&External> {
+        self.external.as_ref()
     }
 
     /// The session that a ticket in a path stands for.

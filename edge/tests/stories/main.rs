@@ -1,6 +1,8 @@
 //! What an edge does between an origin and its viewers, over real sockets: an origin made of a counter, viewers made of
 //! single requests.
 
+mod bent;
+mod checked;
 mod coalesce;
 mod cut;
 mod directory;

@@ -92,14 +92,14 @@ impl Signed {
 }
 
 /// `~<ticket>` out of a multivariant playlist.
-fn directory_of_children(entered: &Answer) -> String {
+pub(crate) fn directory_of_children(entered: &Answer) -> String {
     let text = entered.text();
     let child = text.lines().find(|line| line.ends_with("d/video.m3u8"));
     let directory = child.and_then(|child| child.strip_suffix("/d/video.m3u8"));
     directory.expect("a ticketed child").to_owned()
 }
 
-fn assert_refused(answer: &Answer, status: u16, code: &str) {
+pub(crate) fn assert_refused(answer: &Answer, status: u16, code: &str) {
     assert_eq!(answer.status, status, "{}", answer.text());
     assert_eq!(answer.header("access-control-allow-origin"), "*");
     assert_eq!(answer.header("cache-control"), "no-store");

@@ -249,17 +249,23 @@ impl Viewer {
         let (Some(hint), Some(listing)) = (&track.hint, &track.listing) else {
             return;
         };
-        let kept = listing.end <= hint.end || listing.parts.iter().rev().any(|part| *part.uri == *hint.uri);
-        let Some(hint) = track.hint.take_if(|_| !kept) else {
-            return;
+        let verdict = match listing.find(hint.end) {
+            Find::NotYet => return,
+            Find::Listed(part) if *part.uri == *hint.uri => return,
+            Find::Listed(_) => Some(hint.path.clone()),
+            // Too long ago to tell.
+            Find::Gone => None,
         };
-        if let HintState::Asked(id) = hint.state {
+        if let Some(Hint {
+            state: HintState::Asked(id),
+            ..
+        }) = track.hint.take()
+        {
             self.cancel(id);
         }
-        self.event(Event::HintBroken {
-            track: index,
-            path: hint.path,
-        });
+        if let Some(path) = verdict {
+            self.event(Event::HintBroken { track: index, path });
+        }
     }
 
     fn step_part(&mut self, index: usize, now: Moment) {
