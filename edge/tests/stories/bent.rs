@@ -172,7 +172,7 @@ async fn what_is_kept_of_routes_is_what_their_origin_gives() {
     );
 
     for trace in ["evil", "%", ";", "//", "x=", "cb=", "SHOW", "#"] {
-        assert_eq!(origin.asked_about(trace), 0, "{trace}");
+        assert_eq!(origin.asked_with(trace), 0, "{trace}");
     }
     for trace in ["evil", "..", "%2e", "//", "x=", "cb=", "#"] {
         assert_eq!(foreign.asked(trace), 0, "{trace}");
