@@ -125,7 +125,7 @@ async fn a_backup_that_is_behind_is_shown_when_it_has_caught_up() {
     let mut player = Player::start(site.viewer.another()).await;
     first.die();
     let waiting = tokio::spawn(async move { (player.step().await, player) });
-    until("the backup is asked", async || second.asked_about("video.m3u8") >= 1).await;
+    until("the backup is asked", async || second.asked_with("video.m3u8") >= 1).await;
     assert!(!waiting.is_finished());
     for _ in 0..5 {
         second.publish();

@@ -217,16 +217,6 @@ impl FakeOrigin {
             .sum()
     }
 
-    /// Requests whose path or query holds this.
-    pub(crate) fn asked_about(&self, what: &str) -> usize {
-        let counts = self.counts.lock().unwrap();
-        counts
-            .iter()
-            .filter(|(path, _)| path.contains(what))
-            .map(|(_, n)| n)
-            .sum()
-    }
-
     /// What was asked for more than once.
     pub(crate) fn asked_twice(&self) -> Vec<(String, usize)> {
         let counts = self.counts.lock().unwrap();
