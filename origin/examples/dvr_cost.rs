@@ -90,6 +90,7 @@ impl Stream {
                 msn: MediaSequence(897_625_200 + segment),
                 pdt: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000) + PART * self.part as u32,
                 discontinuity: false,
+                new_publisher: false,
                 init_index: 0,
                 independent: true,
                 first_part: PartNumber(self.part),

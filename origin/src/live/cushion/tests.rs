@@ -17,13 +17,13 @@ use weir_shared::{
 };
 
 use super::*;
-use crate::live::packager::Outlet;
 use crate::{
     codec::{aac::AacConfig, avc},
     ingest::{Slot, catalog::Takeover},
     live::{
         lane::Settings,
         master::{Flavour, Master},
+        packager::Outlet,
         seats::{Claim, Seats},
         snapshot::Snapshot,
     },
