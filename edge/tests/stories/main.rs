@@ -15,3 +15,4 @@ mod signed;
 mod site;
 mod tls;
 mod unknown;
+mod viewers;
