@@ -9,6 +9,7 @@
 //! | `lifecycle.rs`, `failover.rs`, `splice.rs` | its decisions (pure): grace, primary and backup, one timeline |
 //! | `cushion.rs` | the resilient flavour |
 //! | `packager.rs`, `lane.rs`, `track.rs` | renditions |
+//! | `snapshot.rs`, `text.rs`, `master.rs` | what readers see, and how it is written cheaply |
 //! | `status.rs`, `health.rs` | what others are told |
 //!
 //! Before this: `ingest`, `package`. After this: `deliver`.
@@ -28,6 +29,7 @@ pub mod snapshot;
 pub mod splice;
 pub mod standby;
 pub mod status;
+pub mod text;
 mod track;
 
 pub use lane::Settings;

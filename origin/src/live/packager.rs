@@ -294,6 +294,7 @@ impl Packager {
                 target_duration_seconds,
                 part_target: track.part_target().unwrap_or(longest_part),
                 server_control,
+                dvr: self.settings.dvr,
             };
             self.renditions.push(track.launch(settings));
         }

@@ -208,6 +208,16 @@ impl Registry {
         u64::try_from(since_1970.as_millis() / target_ms).unwrap_or(0)
     }
 
+    /// How this stream is packaged.
+    fn settings_of(&self, key: &StreamKey) -> Settings {
+        let mut settings = self.settings.clone();
+        if let Some(dvr) = self.policy.catalog.get(key).and_then(|policy| policy.dvr) {
+            settings.window = dvr;
+            settings.dvr = true;
+        }
+        settings
+    }
+
     /// Lets a publisher in to the stream's current life, or begins a new one.
     fn open(self: &Arc<Self>, admitted: &Admitted) -> Result<Publication, Refusal> {
         let key = admitted.key();
@@ -261,8 +271,8 @@ impl Registry {
             joins: arrivals,
             seats: live.seats.clone(),
             orders: live.orders.clone(),
-            packager: self.packager(Flavour::Direct, &live, &master),
-            cushion: self.cushion(&live, &master),
+            packager: self.packager(Flavour::Direct, key, &live, &master),
+            cushion: self.cushion(key, &live, &master),
             board: Board {
                 key: key.clone(),
                 newest,
@@ -302,8 +312,8 @@ impl Registry {
         let (master, readers) = watch::channel(Arc::new(Master::default()));
         (live.epoch, live.next_msn, live.master) = (epoch, next_msn, readers);
         let next = paused.again(
-            self.packager(Flavour::Direct, live, &master),
-            self.cushion(live, &master),
+            self.packager(Flavour::Direct, key, live, &master),
+            self.cushion(key, live, &master),
         );
         if let Some(mut newest) = self.streams.get_mut(key)
             && newest.epoch == ended
@@ -313,21 +323,27 @@ impl Registry {
         next
     }
 
-    fn cushion(&self, live: &Live, master: &watch::Sender<Arc<Master>>) -> Cushion {
+    fn cushion(&self, key: &StreamKey, live: &Live, master: &watch::Sender<Arc<Master>>) -> Cushion {
         let now = pipeline::now();
         Cushion::new(
             Resilience::new(self.settings.cushion, now),
-            self.packager(Flavour::Resilient, live, master),
+            self.packager(Flavour::Resilient, key, live, master),
             live.health.clone(),
             self.metrics.clone(),
             now,
         )
     }
 
-    fn packager(&self, flavour: Flavour, live: &Live, master: &watch::Sender<Arc<Master>>) -> Packager {
+    fn packager(
+        &self,
+        flavour: Flavour,
+        key: &StreamKey,
+        live: &Live,
+        master: &watch::Sender<Arc<Master>>,
+    ) -> Packager {
         Packager::new(
             flavour,
-            self.settings.clone(),
+            self.settings_of(key),
             live.epoch,
             live.next_msn.clone(),
             master.clone(),
