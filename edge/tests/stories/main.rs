@@ -22,3 +22,4 @@ mod signed;
 mod site;
 mod tls;
 mod unknown;
+mod viewers;

@@ -475,7 +475,7 @@ async fn ten_thousand_tampered_tickets_open_nothing() {
         ..an_hour()
     };
     let mut good = Vec::new();
-    for _ in 0..25 {
+    for _ in 0..30 {
         good.push((format!("/app/show/{}/", signed.enter(&bound).await), "d/video.m3u8", 11));
     }
     good.push((format!("/app/show/index.m3u8?{}", query(&bound)), "", 28));
