@@ -30,7 +30,7 @@ use crate::{
         lifecycle::State,
         registry::Registry,
     },
-    record::shelf::Shelf,
+    record::{recording::Report, shelf::Shelf},
 };
 
 use super::recording::Recorder;
@@ -186,17 +186,24 @@ impl Node for MediaNode {
     }
 
     fn recording(&self, key: &StreamKey) -> Option<Recording> {
-        let report = self.recorder.studio.current(key)?;
-        Some(Recording {
-            name: report.name,
-            duration: report.duration,
-            bytes: report.bytes,
-            problem: report.problem,
-        })
+        self.recorder.studio.current(key).map(recording)
+    }
+
+    fn unfinished_recording(&self, key: &StreamKey, name: &RecordingName) -> Option<Recording> {
+        self.recorder.studio.unfinished(key, name).map(recording)
     }
 
     fn shelf(&self) -> Option<Arc<Shelf>> {
         Some(self.recorder.shelf.clone())
+    }
+}
+
+fn recording(report: Report) -> Recording {
+    Recording {
+        name: report.name,
+        duration: report.duration,
+        bytes: report.bytes,
+        problem: report.problem,
     }
 }
 

@@ -111,6 +111,10 @@ pub trait Node: Send + Sync + 'static {
     fn recording(&self, _: &StreamKey) -> Option<Recording> {
         None
     }
+    /// A recording that is being made on this node, or that it has not wholly stored yet.
+    fn unfinished_recording(&self, _: &StreamKey, _: &RecordingName) -> Option<Recording> {
+        None
+    }
     /// All recordings, as viewers find them. `None`: this node has no store.
     fn shelf(&self) -> Option<Arc<Shelf>> {
         None

@@ -182,6 +182,8 @@ impl Cursor {
             sha256: Sha256::new(),
         });
         let segment = name(&self.rendition, self.epoch, MediaObject::Segment(head.msn));
+        // Renditions are named after what they carry; trick play shows pictures.
+        let is_video = self.rendition.as_str().starts_with("video");
         for part in head.parts.iter().skip(open.parts) {
             let is_first = open.parts == 0;
             open.parts += 1;
@@ -194,7 +196,7 @@ impl Cursor {
                     bytes: part.bytes.len() as u64,
                     duration_us: micros(part.duration),
                     sum: part_sum(&part.bytes),
-                    key_frame_bytes: (is_first && head.independent)
+                    key_frame_bytes: (is_first && head.independent && is_video)
                         .then(|| boxes::key_frame_end(&part.bytes))
                         .flatten(),
                 },

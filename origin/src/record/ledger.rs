@@ -395,6 +395,25 @@ impl Ledger {
         self.sums.stored
     }
 
+    /// The lines that give up what is open.
+    pub fn lost_open_segments(&self) -> Vec<Line> {
+        let lost = |(rendition, at): (RenditionName, Position)| {
+            let close = Line::Close {
+                rendition: rendition.clone(),
+                bytes: 0,
+                duration_us: 0,
+                sha256: String::new(),
+            };
+            let lost = Line::Lost {
+                rendition,
+                epoch: at.epoch.0,
+                msn: at.msn.0,
+            };
+            [close, lost]
+        };
+        self.open_segments().into_iter().flat_map(lost).collect()
+    }
+
     /// Segments that are still open, with their renditions: after a crash they are closed as they are.
     pub fn open_segments(&self) -> Vec<(RenditionName, Position)> {
         let open = |(name, of): (&RenditionName, &RenditionLedger)| Some((name.clone(), of.open?));

@@ -129,6 +129,19 @@ impl Recording {
         }
     }
 
+    /// Ends the segments that are open where the journal has them: the disk takes no more of them.
+    pub async fn seal(&self) {
+        let (journal, ledger) = (self.journal.clone(), self.read(Ledger::clone));
+        let lost = ledger.lost_open_segments();
+        let sealed = tokio::task::spawn_blocking(move || journal.lock().seal(&ledger)).await;
+        let lines = match sealed {
+            Ok(Ok(lines)) => lines,
+            // Not even that: what was open is given up, so that the rest can be finished.
+            Ok(Err(_)) | Err(_) => lost,
+        };
+        self.note_or_remember(lines).await;
+    }
+
     fn apply<'a>(&self, lines: impl Iterator<Item = &'a Line>) {
         let mut ledger = self.ledger.lock();
         let before = ledger.backlog_bytes();

@@ -148,6 +148,8 @@ fn caused_by_disk(error: &object_store::Error) -> Option<&io::Error> {
 /// (`aws_region`, `google_service_account`, `azure_storage_account_name` …); what they leave out comes from `AWS_…`,
 /// `GOOGLE_…` and `AZURE_…` of the environment.
 pub fn open(at: &str, options: &std::collections::BTreeMap<String, Secret>) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    // The client of stores that are reached over HTTP asks for the process's provider. Fails only if there is one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let (scheme, rest) = at.split_once("://").unwrap_or(("folder", at));
     let prefix = rest.split_once('/').map_or("", |(_, prefix)| prefix);
     // We try again ourselves, and tell of it.

@@ -158,6 +158,12 @@ impl Studio {
             .map(|recording| recording.report())
     }
 
+    /// A recording that is being made, or that is not wholly stored yet.
+    pub fn unfinished(&self, key: &StreamKey, name: &RecordingName) -> Option<Report> {
+        let recording = self.unfinished.get(&(key.clone(), name.clone()))?;
+        Some(recording.report())
+    }
+
     /// What is wrong with the recordings of a stream.
     pub fn problem(&self, key: &StreamKey) -> Option<Problem> {
         let mut of_stream = self.unfinished.iter().filter(|entry| entry.key().0 == *key);
@@ -309,6 +315,7 @@ impl Studio {
                 Outcome::Ended | Outcome::Stopped => break None,
                 Outcome::Failed(problem) => {
                     recording.set_problem(Some(problem));
+                    recording.seal().await;
                     break Some(problem.message().to_owned());
                 }
                 Outcome::CutOff => from = From::Beginning,

@@ -84,6 +84,7 @@ function finish() {
     ...record,
     endedAt: performance.now(),
     currentTime: video?.currentTime ?? null,
+    mediaEnded: video?.ended ?? null,
     playbackRate: video?.playbackRate ?? null,
     paused: video?.paused ?? null,
     size: video ? [video.videoWidth, video.videoHeight] : null,

@@ -65,7 +65,7 @@ pub(super) struct RecordingView {
 
 impl RecordingView {
     fn of(api: &ApiState, row: &RecordingRow) -> Self {
-        let growing = api.control.node().recording(&row.key).filter(|r| r.name == row.name);
+        let growing = api.control.node().unfinished_recording(&row.key, &row.name);
         let stored = |n: i64| u64::try_from(n).unwrap_or(0);
         Self {
             recording: row.name.to_string(),
