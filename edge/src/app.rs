@@ -27,6 +27,7 @@ use crate::{
     memory,
     metrics::Metrics,
     reload::{self, Watched},
+    viewers::Viewers,
 };
 
 /// How often limits and memory are looked after.
@@ -73,6 +74,7 @@ impl Edge {
         let admin = listen::bind(config.admin.listen, "admin.listen", None)?;
 
         let lasting = Lasting {
+            viewers: Arc::new(Viewers::new(metrics.clone())),
             metrics,
             progress: Arc::new(Progress::default()),
             stop: CancellationToken::new(),
@@ -111,7 +113,9 @@ impl Edge {
             .spawn(tcp::serve(admin, None, limits, admin_side, admin_drain));
         started.admin_tasks.close();
         tokio::spawn(controls.clone().follow_certificates());
-        tokio::spawn(controls.tidy());
+        tokio::spawn(controls.clone().tidy());
+        let (viewers, stop) = (controls.lasting.viewers.clone(), controls.lasting.stop.clone());
+        tokio::spawn(viewers.run(move || public.current().directory(), stop));
         tracing::info!(http = ?started.http, https = ?started.https, admin = %started.admin, "edge is ready");
         Ok(started)
     }

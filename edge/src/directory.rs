@@ -16,7 +16,7 @@ use moka::{future::Cache, policy::EvictionPolicy};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 use weir_shared::{
-    directory::{Page, StreamRecord},
+    directory::{Page, StreamRecord, ViewersReport},
     id::StreamKey,
 };
 
@@ -91,6 +91,14 @@ impl Directory {
             () = stop.cancelled() => {}
             () = follow::run(&self) => {}
         }
+    }
+
+    /// Tells the origins how many watch here.
+    pub async fn tell_viewers(&self, report: &ViewersReport) {
+        let Ok(text) = serde_json::to_vec(report) else { return };
+        self.client
+            .tell_viewers(text.into(), Instant::now() + FETCH_TIMEOUT)
+            .await;
     }
 
     /// What is known of a stream; asks for it if nothing is.

@@ -24,6 +24,7 @@ use crate::{
     live::followers::Followers,
     metrics::Metrics,
     upstream::Upstream,
+    viewers::Viewers,
 };
 
 /// What outlives all generations.
@@ -31,6 +32,7 @@ use crate::{
 pub struct Lasting {
     pub metrics: Arc<Metrics>,
     pub progress: Arc<Progress>,
+    pub viewers: Arc<Viewers>,
     /// Ends followers and fetches, and with them what is held.
     pub stop: CancellationToken,
 }
@@ -57,6 +59,7 @@ impl Generation {
         let Lasting {
             metrics,
             progress,
+            viewers,
             stop,
         } = lasting;
         let limits = Arc::new(Limits::new(&config.limits, progress.clone(), metrics.clone()));
@@ -111,6 +114,7 @@ impl Generation {
                 metrics: metrics.clone(),
             },
             limits: limits.clone(),
+            viewers: viewers.clone(),
             metrics: metrics.clone(),
         };
         Ok(Self {
@@ -120,6 +124,11 @@ impl Generation {
             limits,
             config,
         })
+    }
+
+    /// Where its streams are looked up, and their viewers told of.
+    pub fn directory(&self) -> Option<Arc<Directory>> {
+        self.directory.as_ref().map(|known| known.directory.clone())
     }
 
     /// Then all that is followed and kept can stay. Certificates are the listeners' matter.

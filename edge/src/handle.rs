@@ -42,6 +42,7 @@ use crate::{
     player,
     refusal::Refusal,
     target::Target,
+    viewers::Viewers,
 };
 
 /// The edge's public side, as one listener serves it.
@@ -54,6 +55,7 @@ pub struct Edge {
     /// This listener's.
     pub auth: Auth,
     pub limits: Arc<Limits>,
+    pub viewers: Arc<Viewers>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -104,7 +106,7 @@ impl Edge {
             Verdict::Redirect(location) => return Ok(respond::redirect(&location)),
         };
         let permit = self.limits.enter(peer.addr.ip(), granted.viewer().as_ref())?;
-        let answer = self.object(asked, request, &granted);
+        let answer = self.object(asked, (peer, request), &granted);
         let answer = match granted.until() {
             None => answer.await?,
             // A viewer's time ends their holds, too.
@@ -120,7 +122,12 @@ impl Edge {
     }
 
     /// The object itself, after a wait perhaps.
-    async fn object(&self, asked: Asked<'_>, request: &Parts, granted: &Granted) -> Result<Response<Body>, Refusal> {
+    async fn object(
+        &self,
+        asked: Asked<'_>,
+        (peer, request): (Peer, &Parts),
+        granted: &Granted,
+    ) -> Result<Response<Body>, Refusal> {
         let (key, path) = (granted.key(), granted.path());
         match granted.object().ok_or(Refusal::NoSuchObject)? {
             Object::Index | Object::Direct(ObjectName::Multivariant) => {
@@ -133,6 +140,8 @@ impl Edge {
             Object::Direct(ObjectName::MediaPlaylist(name)) => {
                 let parsed = Reload::parse(request.uri.query());
                 let reload = *parsed.as_ref().unwrap_or(&Reload::NOW);
+                let from = (peer, &request.headers);
+                let _watching = self.viewers.see(key, name, reload.want, granted.viewer(), from);
                 let _held = self.metrics.hold();
                 let view = hold::playlist(&self.followers, key, name, reload.want).await?;
                 // Wrong directives are ignored like all others once the playlist has ended (section 6.2.5.2).

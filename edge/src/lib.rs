@@ -21,5 +21,6 @@ pub mod refusal;
 pub mod reload;
 pub mod target;
 pub mod upstream;
+pub mod viewers;
 
 pub use app::Edge;

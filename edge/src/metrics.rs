@@ -23,6 +23,7 @@ pub struct Metrics {
     pub in_progress: IntGauge,
     pub connections: IntGauge,
     pub memory: IntGauge,
+    pub viewers: IntGauge,
     /// By result: `applied`, `refused`.
     pub reloads: IntCounterVec,
     /// By reason: [`weir_shared::playback::Invalid::code`].
@@ -102,6 +103,10 @@ impl Metrics {
             in_progress: gauge("weir_edge_in_progress", "Requests being held or answered.")?,
             connections: gauge("weir_edge_connections", "Connections of viewers open now.")?,
             memory: gauge("weir_edge_memory_bytes", "Resident memory of this process, as limits.memory sees it.")?,
+            viewers: gauge(
+                "weir_edge_viewers",
+                "Viewers of all streams on this edge, brought up to date every five seconds.",
+            )?,
             reloads: vec(
                 "weir_edge_reloads_total",
                 "Changes of the configuration or of certificate files, by what became of them: refused = the old goes on.",

@@ -272,6 +272,7 @@ impl Config {
                 target_duration_seconds: packaging.target_duration_seconds(),
             },
             window: packaging.window.0,
+            dvr: false,
             cushion: self.resilience.cushion.0,
         }
     }

@@ -21,4 +21,5 @@ pub mod secret;
 pub mod service;
 pub mod sse;
 pub mod store;
+pub mod viewers;
 pub mod webhook;

@@ -10,6 +10,7 @@
 //! | `cushion.rs` | the resilient flavour |
 //! | `packager.rs`, `lane.rs`, `track.rs` | renditions |
 //! | `shared.rs` | part bytes that both flavours have |
+//! | `snapshot.rs`, `text.rs`, `master.rs` | what readers see, and how it is written cheaply |
 //! | `status.rs`, `health.rs` | what others are told |
 //!
 //! Before this: `ingest`, `package`. After this: `deliver`.
@@ -30,6 +31,7 @@ pub mod snapshot;
 pub mod splice;
 pub mod standby;
 pub mod status;
+pub mod text;
 mod track;
 
 pub use lane::Settings;

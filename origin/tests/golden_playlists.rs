@@ -2,6 +2,7 @@
 //! `BLESS=1 cargo test -p weir-origin --test golden_playlists` rewrites the files; read the diff.
 
 use std::{
+    io::Read as _,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -13,6 +14,7 @@ use weir_origin::{
     live::{
         master::{self, Facts},
         snapshot::{RenditionSettings, Snapshot},
+        text::SharedRuns,
     },
     package::{
         frame::TrackKind,
@@ -26,6 +28,7 @@ use weir_shared::{
         playlist::{RenditionReport, ServerControl},
         position::{LiveEdge, MediaSequence, PartNumber},
         reload::Skip,
+        write,
     },
     id::Epoch,
 };
@@ -54,6 +57,8 @@ struct Stream {
     part: u64,
     dependent_segment: Option<u64>,
     ended: bool,
+    dvr: bool,
+    runs: SharedRuns,
 }
 
 impl Stream {
@@ -67,6 +72,8 @@ impl Stream {
             part: 0,
             dependent_segment: None,
             ended: false,
+            dvr: false,
+            runs: SharedRuns::default(),
         }
     }
 
@@ -120,19 +127,26 @@ impl Stream {
                 hold_back: None,
                 part_hold_back: Some(Duration::from_millis(1502)),
             },
+            dvr: self.dvr,
         };
         let edge = LiveEdge {
             ended: self.ended,
             advance_parts: 6,
             ..self.window.live_edge()
         };
-        Snapshot::new(Arc::new(settings), edge, self.window.clone(), reports)
+        Snapshot::new(
+            Arc::new(settings),
+            self.runs.clone(),
+            edge,
+            self.window.clone(),
+            reports,
+        )
     }
 
     fn text(&self, skip: Skip) -> String {
         let audio = Self::new("audio").parts(self.part).snapshot(vec![]).report();
         let bytes = self.snapshot(vec![audio]).playlist(skip, false);
-        String::from_utf8(bytes.to_vec()).unwrap()
+        String::from_utf8(bytes.concat()).unwrap()
     }
 }
 
@@ -155,6 +169,54 @@ fn its_delta_update_gives_the_full_playlist_back() {
     let known = parse(&before.text(Skip::No)).unwrap();
     let full = parse(&stream.text(Skip::No)).unwrap();
     assert_eq!(delta::merge(&known, parse(&update).unwrap()), Ok(full));
+}
+
+#[test]
+fn a_dvr_playlist_is_an_event_until_something_leaves_it() {
+    let mut stream = Stream::new("video");
+    stream.dvr = true;
+    let full = stream.parts(32);
+    assert!(full.text(Skip::No).contains("#EXT-X-PLAYLIST-TYPE:EVENT\n"));
+    assert_eq!(full.window.listed_len(), 8);
+    let slid = full.parts(4);
+    assert_eq!(slid.window.listed_len(), 8);
+    assert!(!slid.text(Skip::No).contains("PLAYLIST-TYPE"));
+}
+
+#[test]
+fn the_text_of_a_long_playlist_is_what_its_data_says_at_every_part() {
+    let mut stream = Stream::new("video");
+    stream.window = Window::new(WindowSettings {
+        duration: Duration::from_secs(600),
+        target_duration: Duration::from_secs(2),
+    });
+    stream.dependent_segment = Some(70);
+    for _ in 0..500 {
+        stream = stream.parts(3);
+        let snapshot = stream.snapshot(vec![]);
+        let full = snapshot.to_playlist();
+        let plain = snapshot.playlist(Skip::No, false).concat();
+        assert_eq!(String::from_utf8(plain.clone()).unwrap(), write::write(&full));
+        let update = snapshot.playlist(Skip::Yes, false).concat();
+        assert_eq!(String::from_utf8(update).unwrap(), write::write(&delta::delta(&full)));
+        if stream.part.is_multiple_of(11) {
+            let packed = snapshot.playlist(Skip::No, true).concat();
+            let mut text = Vec::new();
+            flate2::read::GzDecoder::new(&packed[..])
+                .read_to_end(&mut text)
+                .unwrap();
+            assert_eq!(text, plain);
+        }
+    }
+    // An older snapshot may still be asked for.
+    let before = stream.snapshot(vec![]);
+    let after = stream.parts(40).snapshot(vec![]);
+    let newest = after.playlist(Skip::No, false).concat();
+    assert_eq!(
+        before.playlist(Skip::No, false).concat(),
+        write::write(&before.to_playlist()).into_bytes()
+    );
+    assert_eq!(newest, write::write(&after.to_playlist()).into_bytes());
 }
 
 #[test]

@@ -19,6 +19,12 @@ use crate::id::StreamKey;
 
 /// Where an origin answers.
 pub const PATH: &str = "/internal/directory";
+/// Where an origin takes [`ViewersReport`]s, by POST.
+pub const VIEWERS_PATH: &str = "/internal/viewers";
+/// Streams of one report.
+pub const MAX_REPORTED_STREAMS: usize = 10_000;
+/// Largest report, in bytes: full of the longest keys.
+pub const MAX_REPORT_BYTES: usize = 2 << 20;
 /// Keys of one request.
 pub const MAX_KEYS: usize = 100;
 /// Changes in one answer. There may be more: ask again with its cursor.
@@ -29,6 +35,14 @@ pub const MAX_WAIT_SECONDS: u64 = 30;
 pub const MAX_PAGE_BYTES: usize = 4 << 20;
 /// Secrets that are valid at once: the present one, and the one before it while it is being replaced.
 pub const MAX_SECRETS: usize = 2;
+
+/// How many watch at one edge. Streams nobody watches are left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewersReport {
+    /// Another one at each start of an edge.
+    pub node: String,
+    pub streams: Vec<(StreamKey, u32)>,
+}
 
 /// Where a stream is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

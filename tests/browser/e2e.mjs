@@ -14,14 +14,16 @@ const USAGE = `usage: node e2e.mjs --weir <program> [options]
   --seconds N        how long to watch, default 30
   --warm-up N        how long the stream is live before somebody watches, default 6
   --part-target T    handed to weir, e.g. 200ms
+  --lossy-link PROGRAM  push over SRT through this program (the example lossy_link of tests/) …
+  --loss PERCENT     … which loses so much of all datagrams, both ways; default 5
   --artifacts DIR    where e2e.png and e2e.json go, default artifacts
   --max-p50 MS       glass-to-glass limit, default 3000
 PYTHON names a Python 3 with numpy, default /usr/bin/python3; CHROMIUM the browser, default /usr/bin/chromium`;
 
 const options = readOptions(USAGE, {
-  strings: ["weir", "player", "part-target", "artifacts"],
-  numbers: ["seconds", "warm-up", "max-p50"],
-  defaults: { player: "hls", seconds: 30, "warm-up": 6, artifacts: "artifacts", "max-p50": 3000 },
+  strings: ["weir", "player", "part-target", "lossy-link", "artifacts"],
+  numbers: ["seconds", "warm-up", "loss", "max-p50"],
+  defaults: { player: "hls", seconds: 30, "warm-up": 6, loss: 5, artifacts: "artifacts", "max-p50": 3000 },
 });
 if (!options.weir || !PLAYERS.includes(options.player)) {
   console.error(USAGE);
@@ -33,6 +35,8 @@ async function run() {
     more: options["part-target"] ? ["--part-target", options["part-target"]] : [],
     seconds: options.seconds,
     warmUp: options["warm-up"],
+    link: options["lossy-link"],
+    loss: options.loss,
   });
   const figures = await measure({
     url: stream.playback.llhlsDirect,

@@ -90,7 +90,7 @@ async fn every_field_of_the_contract_is_there() -> anyhow::Result<()> {
     let fields = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     let all = fields(&made);
     for field in "id name project streamKey status protocols qualities dvrEnabled dvrDuration vodEnabled recordType \
-        signedPlayback ingest playbackUrls egress live backupLive recording recordingDuration active pull uri clientUserId \
+        signedPlayback ingest playbackUrls egress live backupLive viewers recording recordingDuration active pull uri clientUserId \
         metadata createdAt updatedAt"
         .split_whitespace()
     {

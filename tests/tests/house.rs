@@ -14,6 +14,7 @@ const PURE: &[&str] = &[
     "shared/src/serve/limits.rs",
     "shared/src/serve/pace.rs",
     "edge/src/target.rs",
+    "edge/src/viewers/audience.rs",
     "edge/src/entrance.rs",
     "edge/src/auth/credentials.rs",
     "origin/src/control/events.rs",

@@ -12,8 +12,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, Uri, header::AUTHORIZATION};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http::{
+    HeaderValue, Request, StatusCode, Uri,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
@@ -25,7 +28,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use tokio::time::{Instant, timeout_at};
-use weir_shared::directory::{MAX_PAGE_BYTES, PATH, Page};
+use weir_shared::directory::{MAX_PAGE_BYTES, PATH, Page, VIEWERS_PATH};
 
 use crate::config;
 
@@ -66,7 +69,7 @@ pub enum BadAuthority {
 
 /// Asks origins.
 pub(super) struct Client {
-    http: HttpClient<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
     origins: Vec<String>,
     /// The origin that answered last is asked first.
     preferred: AtomicUsize,
@@ -137,11 +140,35 @@ impl Client {
         answer
     }
 
+    /// Tells every origin, each of which may be asked. One that can't be told hears the next report.
+    pub(super) async fn tell_viewers(&self, report: Bytes, deadline: Instant) {
+        for origin in &self.origins {
+            match timeout_at(deadline, self.post(origin, VIEWERS_PATH, report.clone())).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "an origin could not be told of viewers"),
+                Err(_) => tracing::debug!("an origin did not take the number of viewers in time"),
+            }
+        }
+    }
+
+    async fn post(&self, origin: &str, path: &str, body: Bytes) -> Result<(), Failed> {
+        let request = Request::post(format!("{origin}{path}"))
+            .header(AUTHORIZATION, self.authorization.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|_| Failed::Unreachable)?;
+        let response = self.http.request(request).await.map_err(|_| Failed::Unreachable)?;
+        match response.status().is_success() {
+            true => Ok(()),
+            false => Err(Failed::Refused(response.status())),
+        }
+    }
+
     async fn exchange(&self, origin: &str, query: &str) -> Result<Page, Failed> {
         let uri: Uri = format!("{origin}{PATH}?{query}")
             .parse()
             .map_err(|_| Failed::Unreachable)?;
-        let mut request = Request::new(Empty::new());
+        let mut request = Request::new(Full::default());
         *request.uri_mut() = uri;
         request.headers_mut().insert(AUTHORIZATION, self.authorization.clone());
         let response = self.http.request(request).await.map_err(|error| {

@@ -5,6 +5,7 @@ mod coalesce;
 mod cut;
 mod directory;
 mod h3;
+mod hostile;
 mod limits;
 mod origin;
 mod outage;

@@ -324,7 +324,7 @@ fn playlist(text: String) -> Response<Body> {
         method: &GET,
         headers: &headers,
     };
-    respond::playlist(asked, text.into(), false, respond::NO_STORE)
+    respond::playlist(asked, Bytes::from(text), false, respond::NO_STORE)
 }
 
 fn media(bytes: Bytes) -> Response<Body> {

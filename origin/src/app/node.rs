@@ -60,7 +60,9 @@ impl MediaNode {
             tokens: vec![TokenHash::of(token)],
         };
         let told = &policy.credentials;
+        let dvr = Duration::from_secs(u64::from(policy.dvr_seconds));
         catalog::StreamPolicy {
+            dvr: (!dvr.is_zero()).then_some(dvr),
             active: policy.accepts_publisher,
             // Off unless asked for: the key is part of every playback address, whoever watches knows it.
             allow_key_only: policy.allow_key_only,

@@ -81,9 +81,11 @@ impl Outside {
         let dispatcher = Dispatcher::new(self.store, self.poster, wall_clock(), self.metrics, settings);
         tasks.spawn(dispatcher.run(self.stop));
         tasks.spawn(self.feeds.run());
+        let viewers = api.control.viewers.clone();
         let router = api::router(calls, api);
         match self.directory {
             Some((directory, node)) => {
+                let directory = directory.counting(viewers);
                 let router = router.merge(directory.router());
                 tasks.spawn(directory.run(node));
                 router

@@ -28,6 +28,10 @@ use crate::ingest::{
     webhook::{self, Fail, Style},
 };
 
+/// Shortest and longest DVR window of a stream.
+const DVR_MIN: Duration = Duration::from_secs(30);
+const DVR_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// Plain RTMP.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -210,6 +214,9 @@ pub struct Stream {
     pub on_rotate: OnRotate,
     #[serde(default)]
     pub takeover: Takeover,
+    /// How much of the past its viewers may go back in.
+    #[serde(default)]
+    pub dvr: Option<HumanDuration>,
     #[serde(default = "yes")]
     pub active: bool,
 }
@@ -262,6 +269,7 @@ impl Stream {
             ports: OwnPorts::default(),
             on_rotate: OnRotate::default(),
             takeover: Takeover::default(),
+            dvr: None,
             active: true,
         }
     }
@@ -286,6 +294,7 @@ impl Stream {
             ports: self.ports,
             on_rotate: self.on_rotate,
             takeover: self.takeover,
+            dvr: self.dvr.map(|dvr| dvr.0),
             ..StreamPolicy::open(self.key.clone())
         };
         let has_none = policy.has_no_secrets() && policy.passphrase.is_none();
@@ -384,6 +393,8 @@ impl Config {
         );
         for stream in &self.streams {
             let backup = stream.backup.clone().unwrap_or_default();
+            let dvr = stream.dvr.map_or(DVR_MIN, |dvr| dvr.0);
+            expect((DVR_MIN..=DVR_MAX).contains(&dvr), "streams[].dvr", "30s to 24h");
             for (user, password, token) in [
                 (&stream.username, &stream.password, &stream.token),
                 (&backup.username, &backup.password, &backup.token),

@@ -12,11 +12,12 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{DefaultBodyLimit, State},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
-use http::{HeaderMap, Uri, header::AUTHORIZATION};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, Uri, header::AUTHORIZATION};
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use sha2::{Digest as _, Sha256};
@@ -27,7 +28,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use weir_shared::{
-    directory::{Cursor, MAX_CHANGES, MAX_KEYS, MAX_WAIT_SECONDS, PATH, Page},
+    directory::{
+        Cursor, MAX_CHANGES, MAX_KEYS, MAX_REPORT_BYTES, MAX_REPORTED_STREAMS, MAX_WAIT_SECONDS, PATH, Page,
+        VIEWERS_PATH, ViewersReport,
+    },
     hold::{self, Held},
     id::StreamKey,
 };
@@ -38,6 +42,7 @@ pub use records::of as record_of;
 use super::{
     api::problem::{FieldError, Problem},
     store::{Changed, Store, StoreError, now},
+    viewers::Viewers,
 };
 
 /// Changes remembered: an edge that was away for longer asks for everything it knows again.
@@ -80,9 +85,10 @@ impl fmt::Debug for FleetCredential {
 /// What an operator can see of it.
 #[derive(Debug)]
 pub struct Metrics {
-    /// By kind (`get`, `poll`, `none`) and outcome (`ok`, `refused`, `shed`, `failed`).
+    /// By kind (`get`, `poll`, `viewers`, `none`) and outcome (`ok`, `refused`, `shed`, `failed`).
     requests: IntCounterVec,
     waiting: IntGauge,
+    viewers: IntGauge,
 }
 
 impl Metrics {
@@ -91,7 +97,7 @@ impl Metrics {
         let requests = IntCounterVec::new(
             Opts::new(
                 "weir_origin_directory_requests_total",
-                "Questions of edges about streams: get = records by key, poll = what changes; shed = too many were waiting.",
+                "Questions of edges about streams: get = records by key, poll = what changes, viewers = how many watch at an edge; shed = too many were waiting.",
             ),
             &["kind", "outcome"],
         )?;
@@ -100,8 +106,17 @@ impl Metrics {
             "Edges that wait to be told of changed streams: one for each edge that uses this origin's directory.",
         )?;
         registry.register(Box::new(requests.clone()))?;
+        let viewers = IntGauge::new(
+            "weir_origin_viewers",
+            "Viewers of all streams on all edges that tell this origin.",
+        )?;
         registry.register(Box::new(waiting.clone()))?;
-        Ok(Self { requests, waiting })
+        registry.register(Box::new(viewers.clone()))?;
+        Ok(Self {
+            requests,
+            waiting,
+            viewers,
+        })
     }
 }
 
@@ -114,6 +129,7 @@ pub struct Directory {
     /// The newest change's number.
     newest: Arc<watch::Sender<u64>>,
     waiters: Arc<Semaphore>,
+    viewers: Viewers,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 }
@@ -136,6 +152,7 @@ impl Directory {
             changes: Arc::new(Mutex::new(ChangeLog::new(rand::random(), REMEMBERED))),
             newest: Arc::new(watch::channel(0).0),
             waiters: Arc::new(Semaphore::new(MAX_WAITERS)),
+            viewers: Viewers::default(),
             metrics,
             stop,
         }
@@ -143,7 +160,18 @@ impl Directory {
 
     /// Where edges ask, to be merged with the API's router.
     pub fn router(&self) -> Router {
-        Router::new().route(PATH, get(answer)).with_state(self.clone())
+        Router::new()
+            .route(PATH, get(answer))
+            .route(VIEWERS_PATH, post(take_viewers))
+            .layer(DefaultBodyLimit::max(MAX_REPORT_BYTES))
+            .with_state(self.clone())
+    }
+
+    /// Adds up viewers here, where the API shows them.
+    #[must_use]
+    pub fn counting(mut self, viewers: Viewers) -> Self {
+        self.viewers = viewers;
+        self
     }
 
     /// Hears of changes, and says where this node is, until the stop.
@@ -220,6 +248,34 @@ impl Directory {
             reset: false,
         })
     }
+}
+
+/// Longest name of an edge, in bytes.
+const NODE_NAME_BYTES: usize = 64;
+
+/// An edge says how many watch there.
+async fn take_viewers(State(directory): State<Directory>, headers: HeaderMap, body: Bytes) -> Response {
+    let count = |outcome| {
+        directory
+            .metrics
+            .requests
+            .with_label_values(&["viewers", outcome])
+            .inc()
+    };
+    if !directory.credential.admits(&headers) {
+        count("refused");
+        return Problem::unauthorized("edges send the fleet's credential").into_response();
+    }
+    let fits =
+        |report: &ViewersReport| report.node.len() <= NODE_NAME_BYTES && report.streams.len() <= MAX_REPORTED_STREAMS;
+    let Some(report) = serde_json::from_slice(&body).ok().filter(fits) else {
+        count("refused");
+        return Problem::invalid(vec![FieldError::new("body", "an edge's report of viewers")]).into_response();
+    };
+    let all = directory.viewers.take(report, std::time::Instant::now());
+    directory.metrics.viewers.set(i64::try_from(all).unwrap_or(i64::MAX));
+    count("ok");
+    StatusCode::NO_CONTENT.into_response()
 }
 
 /// A question.

@@ -22,6 +22,7 @@ use super::{
     notice::{Notice, Outbox},
     secret,
     store::{Millis, Store, StoreError, now},
+    viewers::Viewers,
 };
 use owned::Owned;
 
@@ -84,6 +85,8 @@ pub struct Control {
     /// This node's name in leases.
     name: String,
     pub metrics: ControlMetrics,
+    /// As the edges tell.
+    pub viewers: Viewers,
     /// Streams that are live here.
     owned: DashMap<StreamKey, Owned>,
 }
@@ -102,6 +105,7 @@ impl Control {
             node,
             outbox,
             metrics,
+            viewers: Viewers::default(),
             name: name.to_owned(),
             owned: DashMap::new(),
         })

@@ -43,6 +43,8 @@ pub struct Settings {
     pub targets: Targets,
     /// How much of the past a live playlist lists.
     pub window: Duration,
+    /// Viewers are meant to go back in it.
+    pub dvr: bool,
     /// How far the resilient playlists are behind the direct ones.
     pub cushion: Duration,
 }

@@ -65,7 +65,6 @@ pub(super) struct Packager {
 impl Packager {
     pub(super) fn new(
         flavour: Flavour,
-        shared: Arc<SharedParts>,
         settings: Settings,
         epoch: Epoch,
         next_msn: Arc<AtomicU64>,
@@ -75,7 +74,7 @@ impl Packager {
     ) -> Self {
         Self {
             flavour,
-            shared,
+            shared: Arc::default(),
             settings,
             epoch,
             first_msn: MediaSequence(next_msn.load(Ordering::Acquire)),
@@ -89,6 +88,12 @@ impl Packager {
             health,
             metrics,
         }
+    }
+
+    /// With the other flavour of the same stream.
+    pub(super) fn sharing(mut self, shared: Arc<SharedParts>) -> Self {
+        self.shared = shared;
+        self
     }
 
     /// What the encoder of a variant says it will send.
@@ -302,6 +307,7 @@ impl Packager {
                 target_duration_seconds,
                 part_target: track.part_target().unwrap_or(longest_part),
                 server_control,
+                dvr: self.settings.dvr,
             };
             self.renditions.push(track.launch(settings));
         }

@@ -95,6 +95,8 @@ pub struct Live {
     pub status: watch::Receiver<Status>,
     stop: CancellationToken,
     next_msn: Arc<AtomicU64>,
+    /// Part bytes of this life that both flavours have.
+    shared: Arc<SharedParts>,
     seats: Arc<Seats>,
     orders: Arc<Orders>,
     joins: mpsc::Sender<Feed>,
@@ -209,6 +211,16 @@ impl Registry {
         u64::try_from(since_1970.as_millis() / target_ms).unwrap_or(0)
     }
 
+    /// How this stream is packaged.
+    fn settings_of(&self, key: &StreamKey) -> Settings {
+        let mut settings = self.settings.clone();
+        if let Some(dvr) = self.policy.catalog.get(key).and_then(|policy| policy.dvr) {
+            settings.window = dvr;
+            settings.dvr = true;
+        }
+        settings
+    }
+
     /// Lets a publisher in to the stream's current life, or begins a new one.
     fn open(self: &Arc<Self>, admitted: &Admitted) -> Result<Publication, Refusal> {
         let key = admitted.key();
@@ -253,18 +265,18 @@ impl Registry {
             status,
             stop: self.shutdown.child_token(),
             next_msn,
+            shared: Arc::default(),
             seats: Arc::default(),
             orders: Arc::default(),
             joins,
         };
-        let shared = Arc::default();
         let pipeline = Pipeline::new(Parts {
             continuity: self.policy.continuity_of(key),
             joins: arrivals,
             seats: live.seats.clone(),
             orders: live.orders.clone(),
-            packager: self.packager(Flavour::Direct, &shared, &live, &master),
-            cushion: self.cushion(&shared, &live, &master),
+            packager: self.packager(Flavour::Direct, key, &live, &master),
+            cushion: self.cushion(key, &live, &master),
             board: Board {
                 key: key.clone(),
                 newest,
@@ -303,10 +315,10 @@ impl Registry {
         let (epoch, next_msn) = self.place_after(Some(live));
         let (master, readers) = watch::channel(Arc::new(Master::default()));
         (live.epoch, live.next_msn, live.master) = (epoch, next_msn, readers);
-        let shared = Arc::default();
+        live.shared = Arc::default();
         let next = paused.again(
-            self.packager(Flavour::Direct, &shared, live, &master),
-            self.cushion(&shared, live, &master),
+            self.packager(Flavour::Direct, key, live, &master),
+            self.cushion(key, live, &master),
         );
         if let Some(mut newest) = self.streams.get_mut(key)
             && newest.epoch == ended
@@ -316,11 +328,11 @@ impl Registry {
         next
     }
 
-    fn cushion(&self, shared: &Arc<SharedParts>, live: &Live, master: &watch::Sender<Arc<Master>>) -> Cushion {
+    fn cushion(&self, key: &StreamKey, live: &Live, master: &watch::Sender<Arc<Master>>) -> Cushion {
         let now = pipeline::now();
         Cushion::new(
             Resilience::new(self.settings.cushion, now),
-            self.packager(Flavour::Resilient, shared, live, master),
+            self.packager(Flavour::Resilient, key, live, master),
             live.health.clone(),
             self.metrics.clone(),
             now,
@@ -330,20 +342,20 @@ impl Registry {
     fn packager(
         &self,
         flavour: Flavour,
-        shared: &Arc<SharedParts>,
+        key: &StreamKey,
         live: &Live,
         master: &watch::Sender<Arc<Master>>,
     ) -> Packager {
         Packager::new(
             flavour,
-            shared.clone(),
-            self.settings.clone(),
+            self.settings_of(key),
             live.epoch,
             live.next_msn.clone(),
             master.clone(),
             live.health.clone(),
             self.metrics.clone(),
         )
+        .sharing(live.shared.clone())
     }
 
     /// Names and numbers above those of the life before.

@@ -12,15 +12,16 @@ use weir_shared::{
     hls::{
         delta,
         name::{MediaObject, ObjectName},
-        playlist::{MediaPlaylist, Part, PreloadHint, RenditionReport, Segment, ServerControl},
+        playlist::{MediaPlaylist, Part, PlaylistType, PreloadHint, RenditionReport, Segment, ServerControl},
         position::{LiveEdge, MediaSequence},
         reload::Skip,
         write,
     },
     id::{Epoch, RenditionName},
-    serve::gzip::gzip,
+    serve::gzip::Piece,
 };
 
+use super::text::{self, SharedRuns};
 use crate::package::{
     frame::TrackKind,
     window::{self, Window},
@@ -49,6 +50,8 @@ pub struct RenditionSettings {
     pub part_target: Duration,
     /// Equal in all renditions of a stream (section 6.2.4).
     pub server_control: ServerControl,
+    /// The past is meant to be watched: EXT-X-PLAYLIST-TYPE says EVENT as long as nothing of it has been removed.
+    pub dvr: bool,
 }
 
 /// One rendition at one moment. Never changes after publication.
@@ -59,19 +62,22 @@ pub struct Snapshot {
     pub window: Window,
     /// Where the other renditions stood at this moment.
     pub reports: Vec<RenditionReport>,
+    runs: SharedRuns,
     texts: [OnceLock<Text>; 2],
 }
 
 /// A playlist as it goes over the wire, plain and compressed; made once, by the first reader that asks.
 #[derive(Debug)]
 struct Text {
-    plain: Bytes,
-    gzip: OnceLock<Bytes>,
+    pieces: Vec<Piece>,
+    gzip: OnceLock<Vec<Bytes>>,
 }
 
 impl Snapshot {
+    /// `runs`: the same for all snapshots of a rendition.
     pub fn new(
         settings: Arc<RenditionSettings>,
+        runs: SharedRuns,
         edge: LiveEdge,
         window: Window,
         reports: Vec<RenditionReport>,
@@ -81,34 +87,35 @@ impl Snapshot {
             edge,
             window,
             reports,
+            runs,
             texts: Default::default(),
         }
     }
 
-    /// The playlist's bytes: full or delta, gzip-encoded or not.
-    pub fn playlist(&self, skip: Skip, compressed: bool) -> Bytes {
-        let text = self.texts[usize::from(skip == Skip::Yes)].get_or_init(|| {
-            let full = self.to_playlist();
-            let written = match skip {
-                Skip::No => write::write(&full),
-                Skip::Yes => write::write(&delta::delta(&full)),
-            };
-            Text {
-                plain: written.into(),
-                gzip: OnceLock::new(),
-            }
+    /// The playlist's bytes, full or delta, gzip-encoded or not, in chunks that follow one another.
+    pub fn playlist(&self, skip: Skip, compressed: bool) -> Vec<Bytes> {
+        let text = self.texts[usize::from(skip == Skip::Yes)].get_or_init(|| Text {
+            pieces: text::text(self, &self.runs, skip),
+            gzip: OnceLock::new(),
         });
         if compressed {
-            text.gzip.get_or_init(|| gzip(&text.plain)).clone()
+            text.gzip.get_or_init(|| text::chunks(&text.pieces, true)).clone()
         } else {
-            text.plain.clone()
+            text::chunks(&text.pieces, false)
         }
     }
 
-    /// The full playlist as data.
+    /// The full playlist as data: what [`playlist`](Self::playlist) writes in a cheaper way.
     pub fn to_playlist(&self) -> MediaPlaylist {
+        let mut playlist = self.playlist_from(0);
+        delta::strip_old_parts(&mut playlist);
+        playlist
+    }
+
+    /// The full playlist as data, without its first `base` segments and with all parts.
+    pub(super) fn playlist_from(&self, base: usize) -> MediaPlaylist {
         let settings = &self.settings;
-        let mut segments: Vec<Segment> = self.window.listed().map(|s| self.complete(s)).collect();
+        let mut segments: Vec<Segment> = (base..).map_while(|at| self.segment_at(at)).collect();
         let preload_hint = if self.edge.ended {
             None
         } else {
@@ -117,7 +124,6 @@ impl Snapshot {
                 uri: self.name(MediaObject::Part(self.edge.next_part)),
             })
         };
-        let independent_segments = self.window.all_independent();
         let mut playlist = MediaPlaylist {
             version: 9,
             target_duration_seconds: settings.target_duration_seconds,
@@ -125,8 +131,9 @@ impl Snapshot {
             part_target: Some(declared(settings.part_target)),
             media_sequence: self.edge.first,
             discontinuity_sequence: self.window.discontinuity_sequence(),
-            independent_segments,
-            playlist_type: None,
+            independent_segments: self.window.all_independent(),
+            // Nothing has been removed so far, and players may count on that.
+            playlist_type: (settings.dvr && !self.window.slides()).then_some(PlaylistType::Event),
             skipped_segments: None,
             segments,
             preload_hint,
@@ -134,8 +141,22 @@ impl Snapshot {
             ended: self.edge.ended,
         };
         playlist.version = write::required_version(&playlist);
-        delta::strip_old_parts(&mut playlist);
         playlist
+    }
+
+    /// The listed segment at this place, 0 being the oldest.
+    pub(super) fn segment_at(&self, place: usize) -> Option<Segment> {
+        self.window.listed_at(place).map(|segment| self.complete(segment))
+    }
+
+    /// What other renditions' playlists say of this one.
+    pub fn report(&self) -> RenditionReport {
+        report(&self.settings.name, &self.edge)
+    }
+
+    /// How far from the end parts are listed (section 6.2.2).
+    pub(super) fn parts_limit(&self) -> Duration {
+        Duration::from_secs(3 * u64::from(self.settings.target_duration_seconds))
     }
 
     fn complete(&self, segment: &window::Segment) -> Segment {
@@ -194,24 +215,23 @@ impl Snapshot {
         }
         .to_string()
     }
+}
 
-    /// What other renditions' playlists say of this one (section 4.4.5.4).
-    pub fn report(&self) -> RenditionReport {
-        let edge = &self.edge;
-        // The last part listed: of the open segment, or of the last complete one while the open one has none.
-        let (last_msn, last_part) = if edge.open_parts > 0 {
-            (edge.open, edge.open_parts - 1)
-        } else {
-            (
-                MediaSequence(edge.open.0.saturating_sub(1)),
-                edge.last_complete_parts.saturating_sub(1),
-            )
-        };
-        RenditionReport {
-            uri: ObjectName::MediaPlaylist(self.settings.name.clone()).to_string(),
-            last_msn,
-            last_part: Some(last_part),
-        }
+/// What other renditions' playlists say of one that stands there (section 4.4.5.4).
+pub(super) fn report(name: &RenditionName, edge: &LiveEdge) -> RenditionReport {
+    // The last part listed: of the open segment, or of the last complete one while the open one has none.
+    let (last_msn, last_part) = if edge.open_parts > 0 {
+        (edge.open, edge.open_parts - 1)
+    } else {
+        (
+            MediaSequence(edge.open.0.saturating_sub(1)),
+            edge.last_complete_parts.saturating_sub(1),
+        )
+    };
+    RenditionReport {
+        uri: ObjectName::MediaPlaylist(name.clone()).to_string(),
+        last_msn,
+        last_part: Some(last_part),
     }
 }
 

@@ -20,7 +20,8 @@ use weir_shared::{
 use super::{
     master::{Facts, Flavour, Rendition},
     shared::SharedParts,
-    snapshot::{RenditionSettings, Snapshot},
+    snapshot::{self, RenditionSettings, Snapshot},
+    text::SharedRuns,
 };
 use crate::{
     codec::CodecConfig,
@@ -141,6 +142,13 @@ fn bits_per_second(bits: u64, duration: Duration) -> u64 {
     u64::try_from(u128::from(bits) * 1_000_000 / micros).unwrap_or(u64::MAX)
 }
 
+/// Where readers look.
+struct Feed {
+    settings: Arc<RenditionSettings>,
+    runs: SharedRuns,
+    sender: watch::Sender<Arc<Snapshot>>,
+}
+
 pub(super) struct Track {
     pub name: RenditionName,
     kind: TrackKind,
@@ -151,7 +159,7 @@ pub(super) struct Track {
     next_part: PartNumber,
     init_index: Option<u32>,
     target_duration_seconds: u32,
-    feed: Option<(Arc<RenditionSettings>, watch::Sender<Arc<Snapshot>>)>,
+    feed: Option<Feed>,
     ended: bool,
     /// Something changed since it was published.
     dirty: bool,
@@ -435,17 +443,14 @@ impl Track {
 
     /// Opens this track to readers: from now on every [`publish`](Self::publish) reaches them.
     pub(super) fn launch(&mut self, settings: RenditionSettings) -> Rendition {
-        let settings = Arc::new(settings);
-        let first = Arc::new(Snapshot::new(
-            settings.clone(),
-            self.live_edge(settings.part_target),
-            self.window.clone(),
-            Vec::new(),
-        ));
-        let (sender, feed) = watch::channel(first);
-        self.feed = Some((settings.clone(), sender));
+        let (settings, runs) = (Arc::new(settings), SharedRuns::default());
+        let edge = self.live_edge(settings.part_target);
+        let first = Snapshot::new(settings.clone(), runs.clone(), edge, self.window.clone(), Vec::new());
+        let (sender, feed) = watch::channel(Arc::new(first));
+        let name = settings.name.clone();
+        self.feed = Some(Feed { settings, runs, sender });
         Rendition {
-            name: settings.name.clone(),
+            name,
             track: self.kind,
             feed,
         }
@@ -453,25 +458,19 @@ impl Track {
 
     /// Replaces what readers see.
     pub(super) fn publish(&mut self, reports: Vec<RenditionReport>) {
-        let Some((settings, sender)) = &self.feed else {
+        let Some(Feed { settings, runs, sender }) = &self.feed else {
             return;
         };
-        let snapshot = Snapshot::new(
-            settings.clone(),
-            self.live_edge(settings.part_target),
-            self.window.clone(),
-            reports,
-        );
+        let edge = self.live_edge(settings.part_target);
+        let snapshot = Snapshot::new(settings.clone(), runs.clone(), edge, self.window.clone(), reports);
         sender.send_replace(Arc::new(snapshot));
         self.dirty = false;
     }
 
     /// What the other renditions' playlists say of this track now.
     pub(super) fn report(&self) -> Option<RenditionReport> {
-        let (settings, sender) = self.feed.as_ref()?;
-        let edge = self.live_edge(settings.part_target);
-        let latest = sender.borrow().clone();
-        Some(Snapshot::new(latest.settings.clone(), edge, self.window.clone(), Vec::new()).report())
+        let settings = &self.feed.as_ref()?.settings;
+        Some(snapshot::report(&settings.name, &self.live_edge(settings.part_target)))
     }
 
     fn live_edge(&self, part_target: Duration) -> LiveEdge {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use weir_shared::hls::position::{LiveEdge, MediaSequence, PartNumber};
 
 /// Segments per frozen block.
@@ -35,7 +36,38 @@ pub struct Segment {
     /// It begins with an independent frame.
     pub independent: bool,
     pub first_part: PartNumber,
+    /// Empty once the segment is cold.
     pub parts: Vec<PartEntry>,
+    /// Where its bytes are, if not in memory.
+    pub cold: Option<Cold>,
+}
+
+/// Media that was moved out of memory: whoever moved it knows how to read it again. When the last segment that holds it
+/// is let go, it may be removed.
+#[derive(Debug, Clone)]
+pub struct Cold(Arc<dyn ColdMedia>);
+
+/// A segment's bytes somewhere else.
+pub trait ColdMedia: std::fmt::Debug + Send + Sync {
+    /// Reads them all.
+    fn read(&self) -> BoxFuture<'static, std::io::Result<Bytes>>;
+}
+
+impl Cold {
+    pub fn new(media: impl ColdMedia + 'static) -> Self {
+        Self(Arc::new(media))
+    }
+
+    /// Reads the segment.
+    pub fn read(&self) -> BoxFuture<'static, std::io::Result<Bytes>> {
+        self.0.read()
+    }
+}
+
+impl PartialEq for Cold {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// A part in its segment.
@@ -89,12 +121,20 @@ pub struct Window {
     tail: Vec<Arc<Segment>>,
     open: Option<OpenSegment>,
     inits: VecDeque<(u32, Bytes)>,
+    /// Kept segments that are cold, at the front.
+    cold: usize,
+    /// Media of the others.
+    hot_time: Duration,
     /// Kept segments that are not listed any more, at the front.
     unlisted: usize,
     unlisted_time: Duration,
     listed_time: Duration,
     /// The longest the list ever was, the segment that pushed others off it included.
     longest_list: Duration,
+    /// Listed segments that begin with a dependent frame.
+    dependent: usize,
+    /// A segment has left the list: it is no longer all there ever was.
+    slides: bool,
     /// EXT-X-DISCONTINUITY tags that left the list.
     discontinuity_sequence: u64,
     next_msn: MediaSequence,
@@ -110,10 +150,14 @@ impl Window {
             tail: Vec::new(),
             open: None,
             inits: VecDeque::new(),
+            cold: 0,
+            hot_time: Duration::ZERO,
             unlisted: 0,
             unlisted_time: Duration::ZERO,
             listed_time: Duration::ZERO,
             longest_list: Duration::ZERO,
+            dependent: 0,
+            slides: false,
             discontinuity_sequence: 0,
             next_msn: MediaSequence(0),
             next_part: PartNumber(0),
@@ -167,7 +211,9 @@ impl Window {
         let Some(open) = self.open.take() else { return };
         self.next_msn = open.msn.next();
         self.listed_time += duration;
+        self.hot_time += duration;
         self.longest_list = self.longest_list.max(self.listed_time);
+        self.dependent += usize::from(!open.independent);
         self.tail.push(Arc::new(Segment {
             msn: open.msn,
             duration,
@@ -177,6 +223,7 @@ impl Window {
             independent: open.independent,
             first_part: open.first_part,
             parts: open.parts,
+            cold: None,
         }));
         if self.tail.len() == BLOCK {
             self.frozen.push_back(std::mem::take(&mut self.tail).into());
@@ -195,9 +242,24 @@ impl Window {
         self.open.as_ref()
     }
 
+    /// How many complete segments are listed.
+    pub fn listed_len(&self) -> usize {
+        self.kept_len() - self.unlisted
+    }
+
+    /// The listed segment at this place, 0 being the oldest.
+    pub fn listed_at(&self, index: usize) -> Option<&Arc<Segment>> {
+        self.nth(self.unlisted.checked_add(index)?)
+    }
+
+    /// Segments have left the list since the first one: it tells only the end of what there was.
+    pub fn slides(&self) -> bool {
+        self.slides
+    }
+
     /// Whether every segment that is listed, and the one being made, begins with an independent frame.
     pub fn all_independent(&self) -> bool {
-        self.listed().all(|s| s.independent) && self.open.as_ref().is_none_or(|open| open.independent)
+        self.dependent == 0 && self.open.as_ref().is_none_or(|open| open.independent)
     }
 
     /// A complete segment, listed or only kept.
@@ -261,14 +323,49 @@ impl Window {
     /// Forgets the past: from now on the list begins where a playlist must at least begin, three target durations before
     /// the live end. Nothing that left the list is kept.
     pub fn clear(&mut self) {
-        self.unlist_beyond(Duration::ZERO);
+        self.cut(Duration::ZERO);
+    }
+
+    /// Forgets all but the newest `keep` of media, and what a playlist must list. Nothing that left the list is kept.
+    pub fn cut(&mut self, keep: Duration) {
+        self.unlist_beyond(keep);
         while self.unlisted > 0 {
-            let Some(oldest) = self.nth(0).cloned() else { break };
-            self.unlisted_time = self.unlisted_time.saturating_sub(oldest.duration);
-            self.unlisted -= 1;
-            self.media_bytes -= bytes_of(&oldest.parts);
             self.drop_front();
         }
+    }
+
+    /// Media of complete segments that are in memory.
+    pub fn hot_time(&self) -> Duration {
+        self.hot_time
+    }
+
+    /// Segments in memory that are older than the newest `hot` of media, oldest first.
+    pub fn to_cool(&self, hot: Duration) -> impl Iterator<Item = &Arc<Segment>> {
+        let mut newer = self.hot_time;
+        (self.cold..)
+            .map_while(|index| self.nth(index))
+            .take_while(move |segment| {
+                newer = newer.saturating_sub(segment.duration);
+                newer >= hot
+            })
+    }
+
+    /// The oldest segment in memory is somewhere else now: its bytes are let go. False if it is another one than `msn`.
+    pub fn cool(&mut self, msn: MediaSequence, cold: Cold) -> bool {
+        let Some(oldest) = self.nth(self.cold).filter(|segment| segment.msn == msn) else {
+            return false;
+        };
+        let freed = bytes_of(&oldest.parts);
+        let cooled = Segment {
+            parts: Vec::new(),
+            cold: Some(cold),
+            ..Segment::clone(oldest)
+        };
+        self.media_bytes -= freed;
+        self.hot_time = self.hot_time.saturating_sub(cooled.duration);
+        self.replace(self.cold, Arc::new(cooled));
+        self.cold += 1;
+        true
     }
 
     /// Takes segments off the list while enough remains listed.
@@ -279,7 +376,7 @@ impl Window {
     fn unlist_beyond(&mut self, wanted: Duration) {
         let enough = wanted.max(self.settings.target_duration * 3);
         while let Some(oldest) = self.nth(self.unlisted) {
-            let (duration, discontinuity) = (oldest.duration, oldest.discontinuity);
+            let (duration, discontinuity, independent) = (oldest.duration, oldest.discontinuity, oldest.independent);
             let rest = self.listed_time.saturating_sub(duration);
             if rest < enough {
                 break;
@@ -287,6 +384,8 @@ impl Window {
             if discontinuity {
                 self.discontinuity_sequence += 1;
             }
+            self.dependent -= usize::from(!independent);
+            self.slides = true;
             self.unlisted_time += duration;
             self.listed_time = rest;
             self.unlisted += 1;
@@ -304,9 +403,6 @@ impl Window {
             if since_removal < oldest.duration + self.longest_list {
                 break;
             }
-            self.unlisted_time = self.unlisted_time.saturating_sub(oldest.duration);
-            self.unlisted -= 1;
-            self.media_bytes -= bytes_of(&oldest.parts);
             self.drop_front();
         }
         if let Some(oldest) = self.nth(0).map(|s| s.init_index) {
@@ -314,7 +410,17 @@ impl Window {
         }
     }
 
+    /// Lets go of the oldest segment, which is not listed any more.
     fn drop_front(&mut self) {
+        let Some(oldest) = self.nth(0).cloned() else { return };
+        self.unlisted_time = self.unlisted_time.saturating_sub(oldest.duration);
+        self.unlisted = self.unlisted.saturating_sub(1);
+        self.media_bytes -= bytes_of(&oldest.parts);
+        if self.cold > 0 {
+            self.cold -= 1;
+        } else {
+            self.hot_time = self.hot_time.saturating_sub(oldest.duration);
+        }
         match self.frozen.front() {
             Some(block) if block.len() > 1 => {
                 // The block is shared with snapshots: replace it by a shorter one, so that the bytes are freed.
@@ -327,6 +433,23 @@ impl Window {
             None => {
                 self.tail.remove(0);
             }
+        }
+    }
+
+    /// Puts another segment in the place of a kept one. Snapshots that share its block keep the one before.
+    fn replace(&mut self, index: usize, segment: Arc<Segment>) {
+        let mut index = index;
+        for block in &mut self.frozen {
+            if index < block.len() {
+                let mut changed: Vec<_> = block.to_vec();
+                changed[index] = segment;
+                *block = changed.into();
+                return;
+            }
+            index -= block.len();
+        }
+        if let Some(place) = self.tail.get_mut(index) {
+            *place = segment;
         }
     }
 

@@ -76,6 +76,18 @@ impl Body {
     }
 }
 
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::full(bytes)
+    }
+}
+
+impl From<Vec<Bytes>> for Body {
+    fn from(chunks: Vec<Bytes>) -> Self {
+        Self::chunks(chunks)
+    }
+}
+
 /// The last piece, and what leaves with it.
 struct Guarded {
     bytes: Bytes,

@@ -81,7 +81,8 @@ impl Asked<'_> {
 }
 
 /// A playlist, already in the encoding that [`Asked::gzip`] asked for.
-pub fn playlist(asked: Asked<'_>, text: Bytes, gzipped: bool, lifetime: HeaderValue) -> Response<Body> {
+pub fn playlist(asked: Asked<'_>, text: impl Into<Body>, gzipped: bool, lifetime: HeaderValue) -> Response<Body> {
+    let text = text.into();
     let mut response = base(StatusCode::OK, lifetime);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PLAYLIST_TYPE);
@@ -92,7 +93,7 @@ pub fn playlist(asked: Asked<'_>, text: Bytes, gzipped: bool, lifetime: HeaderVa
     }
     headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
     if !asked.is_head() {
-        *response.body_mut() = Body::full(text);
+        *response.body_mut() = text;
     }
     response
 }
@@ -392,7 +393,7 @@ mod tests {
             headers: &HeaderMap::new(),
         };
         for response in [
-            playlist(asked, "x".into(), false, NO_STORE),
+            playlist(asked, Bytes::from("x"), false, NO_STORE),
             media(asked, vec![], VIDEO_TYPE, HeaderValue::from_static("\"e\"")),
             refusal(StatusCode::NOT_FOUND, "x", "y"),
             method_not_allowed(),
@@ -411,7 +412,7 @@ mod tests {
             headers: &HeaderMap::new(),
         };
         let urgency = |response: Response<Body>| response.headers()[PRIORITY].clone();
-        assert_eq!(urgency(playlist(asked, "x".into(), false, NO_STORE)), "u=1");
+        assert_eq!(urgency(playlist(asked, Bytes::from("x"), false, NO_STORE)), "u=1");
         let etag = HeaderValue::from_static("\"e\"");
         assert_eq!(urgency(media(asked, vec!["abc".into()], VIDEO_TYPE, etag)), "u=2");
     }

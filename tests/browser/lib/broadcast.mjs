@@ -64,11 +64,25 @@ export async function untilLive(url, encoder) {
     });
 }
 
-/** A live stream for `seconds`, with time to spare around them: Weir, an encoder, `warmUp` seconds of history. */
-export async function broadcast(binary, { more = [], seconds, warmUp = 0 }) {
+/**
+ * Where an encoder pushes over SRT, through a link that loses `loss` percent of all datagrams both ways and takes 20 ms each way.
+ * @param {string} link path of the example program `lossy_link`
+ */
+async function lossyAddress(srt, key, link, loss) {
+  const relay = new Process("lossy link", link, [srt.replace("srt://", ""), String(loss), "20", "1"]);
+  const address = await relay.firstLine(READY_TIMEOUT_MS);
+  return `srt://${address}?streamid=${key}&latency=200000`; // in microseconds, as ffmpeg wants it
+}
+
+/**
+ * A live stream for `seconds`, with time to spare around them: Weir, an encoder, `warmUp` seconds of history. With `link` it comes over
+ * SRT and loses `loss` percent on its way, else over RTMP.
+ */
+export async function broadcast(binary, { more = [], seconds, warmUp = 0, link, loss }) {
   const { ready } = await startWeir(binary, more);
   const [stream] = ready.streams;
-  const encoder = pushPicture(`${ready.origin.rtmp}/${stream.key}`, warmUp + seconds + OVERHEAD_SECONDS);
+  const address = link ? await lossyAddress(ready.origin.srt, stream.key, link, loss) : `${ready.origin.rtmp}/${stream.key}`;
+  const encoder = pushPicture(address, warmUp + seconds + OVERHEAD_SECONDS);
   const liveAfterMs = await untilLive(stream.playback.llhlsDirect, encoder);
   await pause(warmUp * 1000);
   return { ready, stream, encoder, liveAfterMs };

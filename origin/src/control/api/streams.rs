@@ -1,5 +1,7 @@
 //! Streams: create, list, read, change, remove.
 
+use std::time::Instant;
+
 use axum::{
     Json,
     extract::State,
@@ -45,7 +47,9 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 /// A stream as an answer, with its entity tag.
 pub(super) fn answer(api: &ApiState, caller: &Caller, status: StatusCode, stream: &Stream) -> Response {
     let secrets = caller.0.allows(Scope::StreamsWrite);
-    let mut response = (status, Json(StreamView::of(stream, &api.addresses.current(), secrets))).into_response();
+    let viewers = api.control.viewers.of(&stream.key, Instant::now());
+    let view = StreamView::of(stream, &api.addresses.current(), viewers, secrets);
+    let mut response = (status, Json(view)).into_response();
     if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", stream.version)) {
         response.headers_mut().insert(ETAG, tag);
     }
@@ -209,7 +213,8 @@ async fn list(
     }
     let secrets = caller.0.allows(Scope::StreamsWrite);
     let addresses = api.addresses.current();
-    let view = |stream| StreamView::of(stream, &addresses, secrets);
+    let viewers = |stream: &Stream| api.control.viewers.of(&stream.key, Instant::now());
+    let view = |stream| StreamView::of(stream, &addresses, viewers(stream), secrets);
     Ok(Json(StreamList {
         items: page.items.iter().map(view).collect(),
         total: page.total,

@@ -42,6 +42,8 @@ pub struct StreamView {
     pub live: bool,
     /// Whether the backup publisher is connected.
     pub backup_live: bool,
+    /// How many watch, on all edges, as they said in the last seconds.
+    pub viewers: u64,
     /// Whether a recording is under way.
     pub recording: bool,
     /// Seconds recorded so far.
@@ -135,7 +137,7 @@ pub fn timestamp(at: Millis) -> String {
 }
 
 impl StreamView {
-    pub fn of(stream: &Stream, addresses: &Addresses, with_secrets: bool) -> Self {
+    pub fn of(stream: &Stream, addresses: &Addresses, viewers: u64, with_secrets: bool) -> Self {
         let settings = &stream.settings;
         let state = &stream.state;
         let playback = playback_urls(stream, addresses);
@@ -162,6 +164,7 @@ impl StreamView {
             playback_urls: playback,
             live: state.primary,
             backup_live: state.backup,
+            viewers,
             recording: false,
             recording_duration: 0.0,
             active: state.active,

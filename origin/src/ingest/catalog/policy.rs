@@ -40,6 +40,9 @@ pub struct StreamPolicy {
     pub ports: OwnPorts,
     pub on_rotate: OnRotate,
     pub takeover: Takeover,
+    /// How much of the past its viewers may go back in. `None`: no more than every live playlist lists. Taken up when the
+    /// stream's next life begins.
+    pub dvr: Option<Duration>,
     /// `None`: those of the configuration file.
     pub timers: Option<Timers>,
 }
@@ -130,6 +133,7 @@ impl StreamPolicy {
             ports: OwnPorts::default(),
             on_rotate: OnRotate::default(),
             takeover: Takeover::default(),
+            dvr: None,
             timers: None,
         }
     }

@@ -36,6 +36,12 @@ use crate::ingest::{
 
 /// Datagrams looked at before the session's timers are again.
 const BATCH: usize = 64;
+/// Waking up later than this means that datagrams may be waiting before the port …
+const LATE: Duration = Duration::from_millis(20);
+/// … which gets this long to hand them out.
+const CATCH_UP: Duration = Duration::from_millis(2);
+/// Datagrams heard before timers are looked at.
+const CATCH_UP_DATAGRAMS: usize = 1024;
 /// How often the link's figures are given out.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the pipeline may take for what is left at the end.
@@ -216,7 +222,15 @@ impl Connection {
     async fn run(&mut self, live: &mut Live) -> End {
         let server = self.server.clone();
         let mut batch = Vec::with_capacity(BATCH);
+        let mut wanted_at = Instant::now();
         loop {
+            if wanted_at.elapsed() > LATE {
+                // The machine was busy elsewhere: what came meanwhile is heard before anything is given up for missing.
+                sleep(CATCH_UP).await;
+            }
+            for datagram in std::iter::from_fn(|| self.inbox.try_recv().ok()).take(CATCH_UP_DATAGRAMS) {
+                live.session.datagram(datagram.bytes, datagram.at);
+            }
             let now = Instant::now();
             let over = live.session.tick(now).err();
             while let Some(output) = live.session.output(now) {
@@ -239,6 +253,8 @@ impl Connection {
                 self.look(live, now);
             }
             let next = live.session.timeout().min(silent_at);
+            // Unless something comes before.
+            wanted_at = next.max(now);
             tokio::select! {
                 biased;
                 () = server.shutdown.cancelled() => return End::ShuttingDown,

@@ -125,6 +125,7 @@ impl World {
         let settings = Settings {
             targets: TARGETS,
             window: Duration::from_secs(12),
+            dvr: false,
             cushion: Duration::from_millis(cushion_ms),
         };
         let (master, readers) = watch::channel(Arc::new(Master::default()));
@@ -132,7 +133,6 @@ impl World {
         let metrics = Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap());
         let packager = Packager::new(
             Flavour::Resilient,
-            Arc::default(),
             settings,
             Epoch(1),
             Arc::new(AtomicU64::new(1000)),

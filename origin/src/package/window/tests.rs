@@ -210,6 +210,7 @@ proptest! {
                 independent: start.independent,
                 first_part: start.first_part,
                 parts,
+                cold: None,
             });
             msn += 1;
             compare(&window, &model)?;
@@ -257,4 +258,95 @@ fn a_segment_that_is_dropped_while_open_leaves_nothing_behind() {
     window.close_segment(Duration::from_secs(1));
     assert_eq!(window.listed().count(), 1, "what is not open can't be closed");
     assert_eq!(window.media_bytes(), 80);
+}
+
+#[derive(Debug)]
+struct Elsewhere(Bytes);
+
+impl ColdMedia for Elsewhere {
+    fn read(&self) -> BoxFuture<'static, std::io::Result<Bytes>> {
+        Box::pin(std::future::ready(Ok(self.0.clone())))
+    }
+}
+
+/// Segments of a second with one part of eighty bytes each, from number 0 on.
+fn seconds(window: &mut Window, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        window.open_segment(SegmentStart {
+            msn: MediaSequence(number),
+            pdt: SystemTime::UNIX_EPOCH,
+            discontinuity: false,
+            init_index: 0,
+            independent: true,
+            first_part: PartNumber(number),
+        });
+        window.push_part(Part {
+            number: PartNumber(number),
+            bytes: part_bytes(number, 10),
+            duration: Duration::from_secs(1),
+            independent: true,
+        });
+        window.close_segment(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn old_segments_leave_memory_and_stay_in_the_list() {
+    let mut window = Window::new(WindowSettings {
+        duration: Duration::from_secs(200),
+        target_duration: Duration::from_secs(2),
+    });
+    seconds(&mut window, 0..150);
+    let reader = window.clone();
+    let hot = Duration::from_secs(60);
+    let old: Vec<_> = window.to_cool(hot).cloned().collect();
+    assert_eq!(old.len(), 90);
+    assert_eq!(old[0].msn, MediaSequence(0));
+    for segment in &old {
+        let elsewhere = Cold::new(Elsewhere(segment.parts[0].bytes.clone()));
+        assert!(
+            !window.cool(segment.msn.next(), elsewhere.clone()),
+            "one after the other"
+        );
+        assert!(window.cool(segment.msn, elsewhere));
+    }
+    assert_eq!((window.media_bytes(), window.hot_time()), (60 * 80, hot));
+    assert_eq!(window.to_cool(hot).count(), 0);
+    assert_eq!(window.listed_len(), 150);
+    assert_eq!(window.part(PartNumber(70)), None);
+    assert!(window.part(PartNumber(90)).is_some());
+    let cold = window
+        .segment(MediaSequence(70))
+        .and_then(|segment| segment.cold.clone())
+        .unwrap();
+    let bytes = futures_util::FutureExt::now_or_never(cold.read()).unwrap().unwrap();
+    assert_eq!(bytes, part_bytes(70, 10));
+    assert!(
+        reader.part(PartNumber(70)).is_some(),
+        "what a reader holds never changes"
+    );
+
+    // They leave like all others, and what is in memory is counted right to the end.
+    seconds(&mut window, 150..600);
+    assert!(window.segment(MediaSequence(89)).is_none());
+    let kept = (0..600)
+        .filter(|msn| window.segment(MediaSequence(*msn)).is_some())
+        .count();
+    assert_eq!(window.hot_time(), Duration::from_secs(kept as u64));
+    assert_eq!(window.media_bytes(), window.hot_time().as_secs() as usize * 80);
+}
+
+#[test]
+fn a_window_that_may_not_have_its_past_keeps_the_newest() {
+    let mut window = Window::new(WindowSettings {
+        duration: Duration::from_secs(200),
+        target_duration: Duration::from_secs(2),
+    });
+    seconds(&mut window, 0..150);
+    window.cut(Duration::from_secs(60));
+    assert_eq!((window.listed_len(), window.media_bytes()), (60, 60 * 80));
+    assert_eq!(window.live_edge().first, MediaSequence(90));
+    assert!(window.slides());
+    seconds(&mut window, 150..155);
+    assert_eq!(window.listed_len(), 65, "it grows again");
 }
