@@ -72,7 +72,6 @@ pub(super) struct Outlet {
 impl Packager {
     pub(super) fn new(
         flavour: Flavour,
-        shared: Arc<SharedParts>,
         settings: Settings,
         outlet: Outlet,
         health: Arc<Health>,
@@ -85,7 +84,7 @@ impl Packager {
         } = outlet;
         Self {
             flavour,
-            shared,
+            shared: Arc::default(),
             settings,
             epoch,
             first_msn: MediaSequence(next_msn.load(Ordering::Acquire)),
@@ -99,6 +98,12 @@ impl Packager {
             health,
             metrics,
         }
+    }
+
+    /// With the other flavour of the same stream.
+    pub(super) fn sharing(mut self, shared: Arc<SharedParts>) -> Self {
+        self.shared = shared;
+        self
     }
 
     /// What the encoder of a variant says it will send.

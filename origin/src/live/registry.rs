@@ -95,6 +95,8 @@ pub struct Live {
     pub status: watch::Receiver<Status>,
     stop: CancellationToken,
     next_msn: Arc<AtomicU64>,
+    /// Part bytes of this life that both flavours have.
+    shared: Arc<SharedParts>,
     seats: Arc<Seats>,
     orders: Arc<Orders>,
     joins: mpsc::Sender<Feed>,
@@ -263,18 +265,23 @@ impl Registry {
             status,
             stop: self.shutdown.child_token(),
             next_msn,
+            shared: Arc::default(),
             seats: Arc::default(),
             orders: Arc::default(),
             joins,
         };
-        let shared = Arc::default();
         let pipeline = Pipeline::new(Parts {
             continuity: self.policy.continuity_of(key),
             joins: arrivals,
             seats: live.seats.clone(),
             orders: live.orders.clone(),
+<<<<<<< HEAD
             packager: self.packager(Flavour::Direct, key, &shared, &live, &master),
             cushion: self.cushion(key, &shared, &live, &master),
+=======
+            packager: self.packager(Flavour::Direct, key, &live, &master),
+            cushion: self.cushion(key, &live, &master),
+>>>>>>> resilient
             board: Board {
                 key: key.clone(),
                 newest,
@@ -313,10 +320,15 @@ impl Registry {
         let (epoch, next_msn) = self.place_after(Some(live));
         let (master, readers) = watch::channel(Arc::new(Master::default()));
         (live.epoch, live.next_msn, live.master) = (epoch, next_msn, readers);
-        let shared = Arc::default();
+        live.shared = Arc::default();
         let next = paused.again(
+<<<<<<< HEAD
             self.packager(Flavour::Direct, key, &shared, live, &master),
             self.cushion(key, &shared, live, &master),
+=======
+            self.packager(Flavour::Direct, key, live, &master),
+            self.cushion(key, live, &master),
+>>>>>>> resilient
         );
         if let Some(mut newest) = self.streams.get_mut(key)
             && newest.epoch == ended
@@ -326,6 +338,7 @@ impl Registry {
         next
     }
 
+<<<<<<< HEAD
     fn cushion(
         &self,
         key: &StreamKey,
@@ -337,6 +350,13 @@ impl Registry {
         Cushion::new(
             Resilience::new(self.settings.cushion, now),
             self.packager(Flavour::Resilient, key, shared, live, master),
+=======
+    fn cushion(&self, key: &StreamKey, live: &Live, master: &watch::Sender<Arc<Master>>) -> Cushion {
+        let now = pipeline::now();
+        Cushion::new(
+            Resilience::new(self.settings.cushion, now),
+            self.packager(Flavour::Resilient, key, live, master),
+>>>>>>> resilient
             live.health.clone(),
             self.metrics.clone(),
             now,
@@ -347,12 +367,16 @@ impl Registry {
         &self,
         flavour: Flavour,
         key: &StreamKey,
+<<<<<<< HEAD
         shared: &Arc<SharedParts>,
+=======
+>>>>>>> resilient
         live: &Live,
         master: &watch::Sender<Arc<Master>>,
     ) -> Packager {
         Packager::new(
             flavour,
+<<<<<<< HEAD
             shared.clone(),
             self.settings_of(key),
             Outlet {
@@ -360,9 +384,16 @@ impl Registry {
                 next_msn: live.next_msn.clone(),
                 master: master.clone(),
             },
+=======
+            self.settings_of(key),
+            live.epoch,
+            live.next_msn.clone(),
+            master.clone(),
+>>>>>>> resilient
             live.health.clone(),
             self.metrics.clone(),
         )
+        .sharing(live.shared.clone())
     }
 
     /// Names and numbers above those of the life before.

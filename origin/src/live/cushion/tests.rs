@@ -126,6 +126,7 @@ impl World {
         let settings = Settings {
             targets: TARGETS,
             window: Duration::from_secs(12),
+            dvr: false,
             cushion: Duration::from_millis(cushion_ms),
             dvr: false,
         };
@@ -134,7 +135,6 @@ impl World {
         let metrics = Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap());
         let packager = Packager::new(
             Flavour::Resilient,
-            Arc::default(),
             settings,
             Outlet {
                 epoch: Epoch(1),
