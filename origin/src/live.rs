@@ -9,13 +9,8 @@
 //! | `lifecycle.rs`, `failover.rs`, `splice.rs` | its decisions (pure): grace, primary and backup, one timeline |
 //! | `cushion.rs` | the resilient flavour |
 //! | `packager.rs`, `lane.rs`, `track.rs` | renditions |
-<<<<<<< HEAD
 //! | `snapshot.rs`, `text.rs`, `master.rs` | what readers see, and how it is written cheaply |
 //! | `shared.rs` | part bytes that both flavours have |
-=======
-//! | `shared.rs` | part bytes that both flavours have |
-//! | `snapshot.rs`, `text.rs`, `master.rs` | what readers see, and how it is written cheaply |
->>>>>>> resilient
 //! | `status.rs`, `health.rs` | what others are told |
 //!
 //! Before this: `ingest`, `package`. After this: `deliver`.

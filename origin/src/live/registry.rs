@@ -275,13 +275,8 @@ impl Registry {
             joins: arrivals,
             seats: live.seats.clone(),
             orders: live.orders.clone(),
-<<<<<<< HEAD
             packager: self.packager(Flavour::Direct, key, &shared, &live, &master),
             cushion: self.cushion(key, &shared, &live, &master),
-=======
-            packager: self.packager(Flavour::Direct, key, &live, &master),
-            cushion: self.cushion(key, &live, &master),
->>>>>>> resilient
             board: Board {
                 key: key.clone(),
                 newest,
@@ -322,13 +317,8 @@ impl Registry {
         (live.epoch, live.next_msn, live.master) = (epoch, next_msn, readers);
         live.shared = Arc::default();
         let next = paused.again(
-<<<<<<< HEAD
             self.packager(Flavour::Direct, key, &shared, live, &master),
             self.cushion(key, &shared, live, &master),
-=======
-            self.packager(Flavour::Direct, key, live, &master),
-            self.cushion(key, live, &master),
->>>>>>> resilient
         );
         if let Some(mut newest) = self.streams.get_mut(key)
             && newest.epoch == ended
@@ -338,7 +328,6 @@ impl Registry {
         next
     }
 
-<<<<<<< HEAD
     fn cushion(
         &self,
         key: &StreamKey,
@@ -350,13 +339,6 @@ impl Registry {
         Cushion::new(
             Resilience::new(self.settings.cushion, now),
             self.packager(Flavour::Resilient, key, shared, live, master),
-=======
-    fn cushion(&self, key: &StreamKey, live: &Live, master: &watch::Sender<Arc<Master>>) -> Cushion {
-        let now = pipeline::now();
-        Cushion::new(
-            Resilience::new(self.settings.cushion, now),
-            self.packager(Flavour::Resilient, key, live, master),
->>>>>>> resilient
             live.health.clone(),
             self.metrics.clone(),
             now,
@@ -367,16 +349,12 @@ impl Registry {
         &self,
         flavour: Flavour,
         key: &StreamKey,
-<<<<<<< HEAD
         shared: &Arc<SharedParts>,
-=======
->>>>>>> resilient
         live: &Live,
         master: &watch::Sender<Arc<Master>>,
     ) -> Packager {
         Packager::new(
             flavour,
-<<<<<<< HEAD
             shared.clone(),
             self.settings_of(key),
             Outlet {
@@ -384,12 +362,6 @@ impl Registry {
                 next_msn: live.next_msn.clone(),
                 master: master.clone(),
             },
-=======
-            self.settings_of(key),
-            live.epoch,
-            live.next_msn.clone(),
-            master.clone(),
->>>>>>> resilient
             live.health.clone(),
             self.metrics.clone(),
         )
