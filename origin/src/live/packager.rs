@@ -62,26 +62,16 @@ pub(super) struct Packager {
     metrics: Arc<Metrics>,
 }
 
-/// Where renditions are found and how they are numbered.
-pub(super) struct Outlet {
-    pub epoch: Epoch,
-    pub next_msn: Arc<AtomicU64>,
-    pub master: watch::Sender<Arc<Master>>,
-}
-
 impl Packager {
     pub(super) fn new(
         flavour: Flavour,
         settings: Settings,
-        outlet: Outlet,
+        epoch: Epoch,
+        next_msn: Arc<AtomicU64>,
+        master: watch::Sender<Arc<Master>>,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let Outlet {
-            epoch,
-            next_msn,
-            master,
-        } = outlet;
         Self {
             flavour,
             shared: Arc::default(),

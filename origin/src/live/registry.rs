@@ -22,7 +22,7 @@ use super::{
     health::Health,
     lane::Settings,
     master::{Flavour, Master},
-    packager::{MAIN, Outlet, Packager},
+    packager::{MAIN, Packager},
     pipeline::{self, Continuity, FOREVER, Orders, Parts, Pipeline, Stopped},
     seats::{Claim, SEATS_MAX, Seats, Taken},
     shared::SharedParts,
@@ -275,8 +275,8 @@ impl Registry {
             joins: arrivals,
             seats: live.seats.clone(),
             orders: live.orders.clone(),
-            packager: self.packager(Flavour::Direct, key, &shared, &live, &master),
-            cushion: self.cushion(key, &shared, &live, &master),
+            packager: self.packager(Flavour::Direct, key, &live, &master),
+            cushion: self.cushion(key, &live, &master),
             board: Board {
                 key: key.clone(),
                 newest,
@@ -317,8 +317,8 @@ impl Registry {
         (live.epoch, live.next_msn, live.master) = (epoch, next_msn, readers);
         live.shared = Arc::default();
         let next = paused.again(
-            self.packager(Flavour::Direct, key, &shared, live, &master),
-            self.cushion(key, &shared, live, &master),
+            self.packager(Flavour::Direct, key, live, &master),
+            self.cushion(key, live, &master),
         );
         if let Some(mut newest) = self.streams.get_mut(key)
             && newest.epoch == ended
@@ -328,17 +328,11 @@ impl Registry {
         next
     }
 
-    fn cushion(
-        &self,
-        key: &StreamKey,
-        shared: &Arc<SharedParts>,
-        live: &Live,
-        master: &watch::Sender<Arc<Master>>,
-    ) -> Cushion {
+    fn cushion(&self, key: &StreamKey, live: &Live, master: &watch::Sender<Arc<Master>>) -> Cushion {
         let now = pipeline::now();
         Cushion::new(
             Resilience::new(self.settings.cushion, now),
-            self.packager(Flavour::Resilient, key, shared, live, master),
+            self.packager(Flavour::Resilient, key, live, master),
             live.health.clone(),
             self.metrics.clone(),
             now,
@@ -349,19 +343,15 @@ impl Registry {
         &self,
         flavour: Flavour,
         key: &StreamKey,
-        shared: &Arc<SharedParts>,
         live: &Live,
         master: &watch::Sender<Arc<Master>>,
     ) -> Packager {
         Packager::new(
             flavour,
-            shared.clone(),
             self.settings_of(key),
-            Outlet {
-                epoch: live.epoch,
-                next_msn: live.next_msn.clone(),
-                master: master.clone(),
-            },
+            live.epoch,
+            live.next_msn.clone(),
+            master.clone(),
             live.health.clone(),
             self.metrics.clone(),
         )

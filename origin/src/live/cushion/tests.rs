@@ -23,7 +23,6 @@ use crate::{
     live::{
         lane::Settings,
         master::{Flavour, Master},
-        packager::Outlet,
         seats::{Claim, Seats},
         snapshot::Snapshot,
     },
@@ -128,7 +127,6 @@ impl World {
             window: Duration::from_secs(12),
             dvr: false,
             cushion: Duration::from_millis(cushion_ms),
-            dvr: false,
         };
         let (master, readers) = watch::channel(Arc::new(Master::default()));
         let health = Arc::<Health>::default();
@@ -136,11 +134,9 @@ impl World {
         let packager = Packager::new(
             Flavour::Resilient,
             settings,
-            Outlet {
-                epoch: Epoch(1),
-                next_msn: Arc::new(AtomicU64::new(1000)),
-                master,
-            },
+            Epoch(1),
+            Arc::new(AtomicU64::new(1000)),
+            master,
             health.clone(),
             metrics.clone(),
         );

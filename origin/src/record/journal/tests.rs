@@ -4,7 +4,7 @@ use bytes::Bytes;
 use weir_shared::{hls::position::MediaSequence, id::Epoch};
 
 use super::*;
-use crate::record::{collect, ledger::Stage};
+use crate::record::ledger::Stage;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -47,7 +47,7 @@ fn init() -> Entry {
             epoch: 9,
             index: 0,
             bytes: 4,
-            sha256: collect::digest(&bytes),
+            sha256: digest(&bytes),
             target_duration_seconds: 4,
         },
         media: Some((name(&video(), Epoch(9), MediaObject::Init(0)), bytes)),
