@@ -114,6 +114,14 @@ impl Failover {
         }
     }
 
+    /// A frame of sound came of a feed that should have a picture: it says nothing about whether the feed delivers, but
+    /// what was shown goes up to here.
+    pub fn sounded(&mut self, slot: Slot, now: Instant) {
+        if self.active == Some(slot) {
+            self.shown = Some(now);
+        }
+    }
+
     /// The feed that is shown.
     pub fn active(&self) -> Option<Slot> {
         self.active

@@ -329,6 +329,8 @@ impl Pipeline {
                 let held = feed.held(frame, now);
                 if feed.delivers_with(&held.frame) {
                     input.failover.heard(slot, held.starts, now);
+                } else {
+                    input.failover.sounded(slot, now);
                 }
                 let newest = held.clone();
                 if self.hidden {

@@ -78,6 +78,9 @@ pub async fn serve<H: Handler>(
     serve_through(Door::new(limits), listener, tls, Options::default(), handler, drain).await;
 }
 
+/// How long connections are still taken after draining has begun, while there are others; each gets one answer.
+const ACCEPT_ON: Duration = Duration::from_secs(1);
+
 /// Accepts until draining begins, then waits for the connections to end.
 pub async fn serve_through<H: Handler>(
     door: Door,
@@ -105,6 +108,19 @@ pub async fn serve_through<H: Handler>(
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+    // Who balances load may not have noticed yet: as long as answers are under way, one more costs nothing.
+    let noticed = tokio::time::Instant::now() + ACCEPT_ON;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = reception.drain.drained() => break,
+            () = tokio::time::sleep_until(noticed) => break,
+            accepted = listener.accept() => accepted,
+        };
+        if let Ok((stream, addr)) = accepted {
+            reception.receive(stream, addr);
         }
     }
     // The kernel has completed these already: their clients are about to ask.
