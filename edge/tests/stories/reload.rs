@@ -14,7 +14,7 @@ use weir_shared::config::HumanDuration;
 
 use crate::{
     origin::{FakeOrigin, Stage},
-    site::{Site, Viewer},
+    site::{Site, Viewer, until},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,6 +112,8 @@ async fn a_rolling_restart_of_three_edges_fails_no_request() {
             }
         })
     };
+    // An edge without a connection ends at once: all have to be there first.
+    until("everybody watches", async || answered.load(Ordering::Relaxed) >= 24).await;
     for n in 0..3 {
         let before = answered.load(Ordering::Relaxed);
         let took = fleet.restart(n, origin.addr).await;
