@@ -135,7 +135,7 @@ async fn the_live_address_serves_the_recording_once_the_broadcast_is_over() -> a
 
     // A new broadcast takes the address back.
     let again = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
-    until(&site, "/app/show/index.m3u8", |r| r.text().contains("\nd/video.m3u8")).await?;
+    until(&site, "/app/show/index.m3u8", |r| r.text().contains("\nd/r-video.m3u8")).await?;
     assert_eq!(site.get(&format!("{base}/video.m3u8")).await?.status, StatusCode::OK);
     segments(&site, "show", 1).await?;
     again.end().await?;
