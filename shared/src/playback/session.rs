@@ -4,7 +4,7 @@
 //! anything. The media playlists, parts and segments below it inherit it as relative addresses do, so that their bytes are
 //! the same for all viewers.
 //!
-//! Before this: [`policy`](super::policy). After this: the edge's `auth.rs`.
+//! Before this: `policy.rs`. After this: the edge's `auth.rs`.
 //!
 //! | bytes | content |
 //! |---|---|
