@@ -50,6 +50,18 @@ pub struct Granted {
 }
 
 impl Granted {
+    /// Everybody may have it, or nobody.
+    pub fn to_all(target: Target, known: &Known) -> Result<Self, Refusal> {
+        match known.closed {
+            Some(why) => Err(Refusal::Closed(why)),
+            None => Ok(Self {
+                target,
+                session: None,
+                begins: None,
+            }),
+        }
+    }
+
     pub fn key(&self) -> &StreamKey {
         self.target.key()
     }
@@ -122,6 +134,13 @@ pub struct Auth {
 }
 
 impl Auth {
+    /// Whether a ticket decides: [`Auth::grant`]. Else the stream is open to all, or closed to all: [`Granted::to_all`].
+    pub fn asks_for_ticket(&self, known: &Known) -> bool {
+        let signed = known.record.as_ref().is_some_and(|record| record.signed_playback);
+        (self.tickets && signed) || known.closed == Some(Closed::Backstage)
+    }
+
+    /// Where a ticket decides.
     pub async fn grant(
         &self,
         target: Target,
@@ -145,24 +164,8 @@ impl Auth {
         request: &Parts,
         now: UnixMillis,
     ) -> Result<Verdict, Refusal> {
-        let open = |target| {
-            Verdict::Enter(Granted {
-                target,
-                session: None,
-                begins: None,
-            })
-        };
-        let Some(record) = &known.record else {
-            return Ok(open(target));
-        };
+        let record = known.record.as_ref().ok_or(Refusal::NoSuchObject)?;
         let needed = self.tickets && record.signed_playback;
-        let backstage = known.closed == Some(Closed::Backstage);
-        if !needed && !backstage {
-            return match known.closed {
-                Some(why) => Err(Refusal::Closed(why)),
-                None => Ok(open(target)),
-            };
-        }
         let caller = Caller {
             peer: peer.addr.ip(),
             real: self.verifier.real_address(peer, &request.headers),

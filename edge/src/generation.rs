@@ -196,7 +196,7 @@ impl Public {
 }
 
 impl Handler for Public {
-    async fn handle(&self, peer: Peer, request: Parts) -> Response<Body> {
+    async fn handle(&self, peer: Peer, request: Box<Parts>) -> Response<Body> {
         let current = self.current();
         if let Err(refusal) = current.limits.knock(peer.addr.ip()) {
             return refusal.response();

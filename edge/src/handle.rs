@@ -65,7 +65,7 @@ pub struct Edge {
 }
 
 impl Handler for Edge {
-    async fn handle(&self, peer: Peer, request: Parts) -> Response<Body> {
+    async fn handle(&self, peer: Peer, request: Box<Parts>) -> Response<Body> {
         let target = Target::parse(request.uri.path());
         let object = label(target.as_ref(), request.uri.path());
         let response = match request.method {
@@ -104,26 +104,30 @@ impl Edge {
         let path = request.uri.path();
         if let Some(route) = self.routes.find(path) {
             let permit = self.limits.enter(peer.addr.ip(), None)?;
-            return Ok(permit.leave_with(self.routes.answer(route, request).await?));
+            // Boxed, as all that few requests need: thousands that wait would keep room for it.
+            return Ok(permit.leave_with(Box::pin(self.routes.answer(route, request)).await?));
         }
         if let Some(page) = player::respond(asked, path) {
             return Ok(page);
         }
         let target = target.ok_or(Refusal::NoSuchObject)?;
         let known = self.known(&target).await?;
-        let granted = match self.auth.grant(target, &known, peer, request, unix_now()).await? {
-            Verdict::Enter(granted) => granted,
-            Verdict::Redirect(location) => return Ok(respond::redirect(&location)),
+        let granted = match self.auth.asks_for_ticket(&known) {
+            false => Granted::to_all(target, &known)?,
+            true => match Box::pin(self.auth.grant(target, &known, peer, request, unix_now())).await? {
+                Verdict::Enter(granted) => granted,
+                Verdict::Redirect(location) => return Ok(respond::redirect(&location)),
+            },
         };
         let permit = self.limits.enter(peer.addr.ip(), granted.viewer().as_ref())?;
-        let answer = self.object(asked, (peer, request), &granted);
         let answer = match granted.until() {
-            None => answer.await?,
+            None => self.object(asked, (peer, request), &granted).await?,
             // A viewer's time ends their holds, too.
             Some(until) => {
                 let left = Duration::from_millis(until.saturating_sub(unix_now()));
                 let over = Err(Refusal::Unauthorised(Invalid::StreamExpired));
-                timeout(left, answer).await.unwrap_or(over)?
+                let answer = timeout(left, self.object(asked, (peer, request), &granted));
+                Box::pin(answer).await.unwrap_or(over)?
             }
         };
         // Before the first byte leaves.
@@ -149,7 +153,15 @@ impl Edge {
             }
             Object::Recorded(recording, object) => {
                 let children = granted.directory_of_children();
-                vod::object(asked, &self.store, key, recording, object, children.as_deref()).await
+                Box::pin(vod::object(
+                    asked,
+                    &self.store,
+                    key,
+                    recording,
+                    object,
+                    children.as_deref(),
+                ))
+                .await
             }
             Object::Direct(ObjectName::MediaPlaylist(name)) => {
                 let parsed = Reload::parse(request.uri.query());
@@ -177,7 +189,7 @@ impl Edge {
         let Some(directory) = &self.directory else {
             return Ok(Known::default());
         };
-        let record = match directory.record(target.key()).await {
+        let record = match Box::pin(directory.record(target.key())).await {
             Err(NoRecord::Unknown) if directory.opens_unknown() => return Ok(Known::default()),
             record => record?,
         };

@@ -110,7 +110,8 @@ pub async fn part<M: Moment>(
     match hold::hold(&mut watched, deadline, decided).await {
         Held::Ready(Fate::Never | Fate::Coming) => Err(Refusal::NoSuchObject),
         Held::Ready(Fate::Listed) => {
-            let fetched = timeout_at(deadline, store.get_resource(part, Kind::Listed)).await;
+            // Rare, so boxed: thousands that wait would keep room for it.
+            let fetched = Box::pin(timeout_at(deadline, store.get_resource(part, Kind::Listed))).await;
             Ok(fetched.map_err(|_| Refusal::HeldTooLong)??)
         }
         Held::TimedOut => Err(Refusal::HeldTooLong),

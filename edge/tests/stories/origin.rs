@@ -247,7 +247,7 @@ impl Drop for FakeOrigin {
 }
 
 impl Handler for Deliver {
-    async fn handle(&self, _: Peer, request: Parts) -> Response<Body> {
+    async fn handle(&self, _: Peer, request: Box<Parts>) -> Response<Body> {
         let asked = request.uri.path_and_query().unwrap().to_string();
         *self.counts.lock().unwrap().entry(asked).or_default() += 1;
         // Fails only if the origin ends.

@@ -103,7 +103,7 @@ impl Refusal {
 }
 
 impl Handler for Deliver {
-    async fn handle(&self, _peer: Peer, request: Parts) -> Response<Body> {
+    async fn handle(&self, _peer: Peer, request: Box<Parts>) -> Response<Body> {
         let response = match request.method {
             Method::GET | Method::HEAD => self.answer(&request).await.unwrap_or_else(Refusal::response),
             Method::OPTIONS => respond::preflight(),

@@ -279,7 +279,7 @@ async fn exchange<H: Handler>(handler: H, addr: SocketAddr, pulse: Pulse, resolv
         secure: true,
     };
     let (head, ()) = request.into_parts();
-    let answer = asked.answered(handler.handle(peer, head).await);
+    let answer = asked.answered(handler.handle(peer, Box::new(head)).await);
     if let Err(error) = send(answer, stream).await {
         tracing::debug!(%error, "an answer was not taken");
     }
