@@ -426,7 +426,7 @@ fn a_long_gap_shows_the_operators_picture_until_the_broadcast_is_back() {
         stage.check();
         let seen: Vec<_> = stage.configured.iter().map(|(_, config)| config.clone()).collect();
         if !is_shown {
-            assert_eq!(seen, [broadcast.clone()]);
+            assert_eq!(seen, std::slice::from_ref(&broadcast));
             continue;
         }
         assert_eq!(seen, [broadcast.clone(), config.clone(), broadcast.clone()]);
