@@ -262,7 +262,7 @@ impl Queue {
     }
 
     /// There is no frame: gives the one that fills, if one can.
-    pub(super) fn fill(&mut self, wants_key: impl FnOnce(MediaTime) -> bool) -> Filled {
+    pub(super) fn fill(&mut self, wants_key: impl Fn(MediaTime) -> bool) -> Filled {
         let mut filled = Filled::default();
         if !self.filling {
             self.filling = true;
@@ -277,9 +277,12 @@ impl Queue {
             }
         }
         let Some(next) = self.next else { return filled };
-        let key = self.id.kind == TrackKind::Video && wants_key(next);
-        if key {
+        let is_video = self.id.kind == TrackKind::Video;
+        let mut key = is_video && wants_key(next);
+        // A frame before the segment would end anyhow: the part that players were hinted at is still one of the old map.
+        if is_video && !key && wants_key(next + self.step) {
             filled.config = self.turn_to_slate(next);
+            key = filled.config.is_some();
         }
         let Some(filling) = self.filler.as_mut().and_then(|filler| filler.next(key)) else {
             self.filler = None;
