@@ -24,7 +24,7 @@ use crate::{
     live::{
         Settings, failover,
         pipeline::{Continuity, FOREVER},
-        registry,
+        registry, slate,
     },
     package::segmenter::Targets,
 };
@@ -227,6 +227,32 @@ pub struct Resilience {
     /// How far they are behind the direct ones; hiccups that are shorter are not seen.
     pub cushion: HumanDuration,
     pub keep_alive: KeepAlive,
+    /// The operator's own picture for long gaps.
+    pub slate: Option<Slate>,
+}
+
+/// A picture that is shown instead of the last one of the broadcast. ffmpeg encodes it to match; H.264 only.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slate {
+    /// A picture that ffmpeg can read.
+    pub file: PathBuf,
+    /// How long the last picture is held before.
+    #[serde(default = "Slate::usual_delay")]
+    pub after: HumanDuration,
+    /// The program: a name or an absolute path.
+    #[serde(default = "Slate::usual_program")]
+    pub ffmpeg: String,
+}
+
+impl Slate {
+    const fn usual_delay() -> HumanDuration {
+        HumanDuration(Duration::from_secs(5))
+    }
+
+    fn usual_program() -> String {
+        "ffmpeg".to_owned()
+    }
 }
 
 /// How long a stream without a publisher goes on.
@@ -245,6 +271,7 @@ impl Default for Resilience {
         Self {
             cushion: HumanDuration(Duration::from_secs(1)),
             keep_alive: KeepAlive::default(),
+            slate: None,
         }
     }
 }
@@ -293,6 +320,11 @@ impl Config {
             max_streams: self.max_streams,
             linger: self.packaging.linger.0,
             continuity: self.ingest.continuity(self.resilience.keep_alive),
+            slate: self.resilience.slate.as_ref().map(|slate| slate::Settings {
+                file: slate.file.clone(),
+                after: slate.after.0,
+                ffmpeg: slate.ffmpeg.clone(),
+            }),
         }
     }
 
@@ -353,6 +385,20 @@ impl Validate for Config {
             "resilience.cushion",
             "at most 5s",
         );
+        if let Some(slate) = &self.resilience.slate {
+            expect(
+                slate.file.is_file(),
+                "resilience.slate.file",
+                "a picture that is there and can be read",
+            );
+            let after = (Duration::from_secs(1)..=Duration::from_secs(300)).contains(&slate.after.0);
+            expect(after, "resilience.slate.after", "1s to 5min");
+            expect(
+                !slate.ffmpeg.is_empty(),
+                "resilience.slate.ffmpeg",
+                "a name or an absolute path",
+            );
+        }
         let ingest = &self.ingest;
         expect(ingest.grace.0 <= ms(300_000), "ingest.grace", "at most 5min");
         expect(
@@ -446,6 +492,19 @@ mod tests {
             });
         });
         assert_eq!(found, ["webhooks.allow", "directory.credential", "directory.url"]);
+    }
+
+    #[test]
+    fn a_slate_that_is_not_there_is_told_at_start() {
+        let found = faults(|c| {
+            c.resilience.slate = Some(Slate {
+                file: "no/such/picture.png".into(),
+                after: HumanDuration(Duration::from_millis(100)),
+                ffmpeg: String::new(),
+            });
+        });
+        let keys = ["file", "after", "ffmpeg"].map(|key| format!("resilience.slate.{key}"));
+        assert_eq!(found, keys);
     }
 
     #[test]

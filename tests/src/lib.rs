@@ -12,6 +12,7 @@
 //! | [`folder`] | folders that are gone when their test is |
 //! | [`crash`] | `kill -9` at random moments |
 //! | [`record_crash`] | `kill -9` at random moments of a recording |
+//! | [`relay`] | a TCP line that can stand still |
 //! | [`history`] | what a viewer of a whole rendition would have to put up with |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
 
@@ -26,5 +27,6 @@ pub mod lossy;
 pub mod push;
 pub mod receiver;
 pub mod record_crash;
+pub mod relay;
 pub mod rest;
 pub mod site;

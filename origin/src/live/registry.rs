@@ -22,10 +22,12 @@ use super::{
     health::Health,
     lane::Settings,
     master::{Flavour, Master},
+    orders::Orders,
     packager::{MAIN, Packager},
-    pipeline::{self, Continuity, FOREVER, Orders, Parts, Pipeline, Stopped},
+    pipeline::{self, Continuity, FOREVER, Parts, Pipeline, Stopped},
     seats::{Claim, SEATS_MAX, Seats, Taken},
     shared::SharedParts,
+    slate::{self, Slates},
     status::{Board, STATUS_QUEUE, Status, StatusChange},
 };
 use crate::{
@@ -54,6 +56,8 @@ pub struct Policy {
     /// How long an ended stream stays readable.
     pub linger: Duration,
     pub continuity: Continuity,
+    /// The operator's picture for long gaps.
+    pub slate: Option<slate::Settings>,
 }
 
 impl Policy {
@@ -108,6 +112,7 @@ pub struct Registry {
     policy: Policy,
     settings: Settings,
     metrics: Arc<Metrics>,
+    slates: Option<Arc<Slates>>,
     changes: broadcast::Sender<StatusChange>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
@@ -115,8 +120,11 @@ pub struct Registry {
 
 impl Registry {
     pub fn new(policy: Policy, settings: Settings, metrics: Arc<Metrics>, shutdown: CancellationToken) -> Arc<Self> {
+        let slate = policy.slate.clone();
+        let slates = slate.map(|slate| Arc::new(Slates::new(slate, metrics.clone())));
         Arc::new(Self {
             streams: DashMap::new(),
+            slates,
             policy,
             settings,
             metrics,
@@ -337,6 +345,7 @@ impl Registry {
             self.metrics.clone(),
             now,
         )
+        .with_slates(self.slates.clone())
     }
 
     fn packager(

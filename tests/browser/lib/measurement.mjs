@@ -30,7 +30,7 @@ const MAX_CONSOLE_LINES = 40;
 
 /**
  * Plays `url` for `seconds` after the first picture, or until the player calls an error fatal; with `goOn`, whatever it calls it.
- * @param {{url: string, player: string, seconds: number, loopMs?: number, freezeMs?: number, screenshot?: string, insecure?: boolean, keepRecord?: boolean}} run
+ * @param {{url: string, player: string, seconds: number, loopMs?: number, freezeMs?: number, viewport?: {width: number, height: number}, screenshot?: string, insecure?: boolean, keepRecord?: boolean}} run
  * @returns figures as summarise() gives them, with `player`, `url`, `browser` and the page's console
  */
 export async function measure(run) {
@@ -42,7 +42,7 @@ export async function measure(run) {
       executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
       headless: false, // FLAGS asks for the new headless mode, which is the real browser
       args: FLAGS,
-      viewport: { width: 1280, height: 720 },
+      viewport: run.viewport ?? { width: 1280, height: 720 },
       ignoreHTTPSErrors: Boolean(run.insecure),
       timeout: 60_000,
     });
