@@ -12,6 +12,7 @@
 //! | [`folder`] | folders that are gone when their test is |
 //! | [`crash`] | `kill -9` at random moments |
 //! | [`record_crash`] | `kill -9` at random moments of a recording |
+//! | [`flood`], [`lossy`] | SRT under a flood of handshakes, and through a link that loses |
 //! | [`history`] | what a viewer of a whole rendition would have to put up with |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
 
@@ -20,6 +21,7 @@ pub mod client;
 pub mod control;
 pub mod crash;
 pub mod database;
+pub mod flood;
 pub mod folder;
 pub mod history;
 pub mod lossy;
