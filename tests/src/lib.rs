@@ -13,6 +13,7 @@
 //! | [`crash`] | `kill -9` at random moments |
 //! | [`record_crash`] | `kill -9` at random moments of a recording |
 //! | [`relay`] | a TCP line that can stand still |
+//! | [`flood`], [`lossy`] | SRT under a flood of handshakes, and through a link that loses |
 //! | [`history`] | what a viewer of a whole rendition would have to put up with |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
 
@@ -21,6 +22,7 @@ pub mod client;
 pub mod control;
 pub mod crash;
 pub mod database;
+pub mod flood;
 pub mod folder;
 pub mod history;
 pub mod lossy;

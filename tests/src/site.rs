@@ -9,9 +9,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use weir_edge::Edge;
 use weir_loadtest::{
-    publisher,
+    publisher::{self, PublishError, Uplink},
     rhythm::Rhythm,
-    rtmp::{PublishError, Session},
     synthetic::Synthetic,
     tag::{Opening, Source, Tag, Track},
 };
@@ -159,7 +158,12 @@ impl Broadcast {
 
     /// The same with an application name that says more: `app?user=…&pass=…`.
     pub async fn start_in(rtmp: SocketAddr, app: &str, key: &str, synthetic: &Synthetic) -> anyhow::Result<Self> {
-        let session = Session::connect(&format!("rtmp://{rtmp}/{app}"), key).await?;
+        Self::push(&format!("rtmp://{rtmp}/{app}"), key, synthetic).await
+    }
+
+    /// The same to any push URL: `rtmp://…` or `srt://…`.
+    pub async fn push(url: &str, key: &str, synthetic: &Synthetic) -> anyhow::Result<Self> {
+        let session = Uplink::connect(url, key).await?;
         let (stop, silence) = (CancellationToken::new(), CancellationToken::new());
         let blindness = CancellationToken::new();
         let source = Camera {
