@@ -139,7 +139,8 @@ impl Studio {
         if let Some(take) = self.takes.get(key) {
             return Some(take.name.clone());
         }
-        self.live(key)?;
+        // Of one whose broadcast was stopped there is nothing to see, nor to record.
+        self.live(key).filter(Live::is_shown)?;
         self.begin(key, From::Now)
     }
 
@@ -354,7 +355,9 @@ impl Studio {
         let deadline = Instant::now() + self.shared.settings.wait;
         let mut changes = self.registry.watch_status();
         loop {
-            if let Some(live) = self.live(key).filter(|live| Some(live.epoch) != last) {
+            // One that has ended was hidden, and is shown again in a life of its own.
+            let next = |live: &Live| Some(live.epoch) != last && !live.has_ended();
+            if let Some(live) = self.live(key).filter(next) {
                 return Some(live);
             }
             tokio::select! {
