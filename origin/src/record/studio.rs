@@ -154,9 +154,13 @@ impl Studio {
     /// The recording of a stream that is being made.
     pub fn current(&self, key: &StreamKey) -> Option<Report> {
         let name = self.takes.get(key)?.name.clone();
-        self.unfinished
-            .get(&(key.clone(), name))
-            .map(|recording| recording.report())
+        // One that was begun this moment has no journal yet.
+        Some(self.unfinished(key, &name).unwrap_or(Report {
+            name,
+            duration: Duration::ZERO,
+            bytes: 0,
+            problem: None,
+        }))
     }
 
     /// A recording that is being made, or that is not wholly stored yet.
