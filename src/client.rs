@@ -47,7 +47,8 @@ impl Connection {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
-        let Some(key) = &self.api_key else {
+        // An empty variable is none.
+        let Some(key) = self.api_key.as_ref().filter(|key| !key.is_empty()) else {
             bail!(
                 "an API key is needed: --key or WEIR_API_KEY (`weir up` prints the first one, `weir keys create` makes more)"
             );

@@ -1,5 +1,6 @@
 //! Wiring: the only file that knows all parts of the origin.
 
+mod health;
 mod node;
 mod outside;
 mod recording;
@@ -146,9 +147,9 @@ impl Origin {
         let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp, srt_at)?));
         let register = Arc::new(Recordings::new(store.clone(), outside.metrics(), addresses.clone()));
         let recorder = Recorder::new(&config.record, registry.clone(), register, &prometheus, stop.clone())?;
-        let media = node::MediaNode::new(registry.clone(), catalog.clone(), recorder.clone());
         let counts = ControlMetrics::new()?;
         counts.register(&prometheus)?;
+        let media = node::MediaNode::new(registry.clone(), catalog.clone(), recorder.clone(), counts.clone());
         let control = Control::new(store, Arc::new(media), outside.outbox(), counts.clone(), &name);
         let seeds: Vec<_> = config.streams.iter().map(|s| s.key.clone()).collect();
         control.seed_streams(&DEFAULT.parse()?, &seeds).await?;

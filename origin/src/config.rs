@@ -20,7 +20,7 @@ use crate::{
         guard::Guard,
         store::{BadKeyFile, Vault},
     },
-    ingest::catalog::Catalog,
+    ingest::catalog::{Catalog, STREAMS_MAX},
     live::{
         Settings, failover,
         pipeline::{Continuity, FOREVER},
@@ -123,8 +123,8 @@ impl Default for Database {
     }
 }
 
-/// What the control plane tells others about this node.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// What the control plane tells others about this node, and how much it may know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Control {
     /// This node's name: unique in the fleet, the same after a restart. `None`: host name and HTTP port.
@@ -133,6 +133,19 @@ pub struct Control {
     pub host: Option<String>,
     /// `https://…` of the edges, for playback addresses. `None`: this node.
     pub playback: Option<String>,
+    /// Streams of the database that this node lets publishers of in; all of them are in its memory.
+    pub max_known_streams: usize,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            node: None,
+            host: None,
+            playback: None,
+            max_known_streams: STREAMS_MAX,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -351,6 +364,11 @@ impl Validate for Config {
                 faults.push(Fault::new(key, expected));
             }
         };
+        expect(
+            (1..=1_000_000).contains(&self.control.max_known_streams),
+            "control.max_known_streams",
+            "1 to 1000000",
+        );
         let p = &self.packaging;
         let (part, segment) = (p.part_target.0, p.segment_target.0);
         let target = Duration::from_secs(u64::from(p.target_duration_seconds()));

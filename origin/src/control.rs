@@ -11,6 +11,7 @@ pub mod directory;
 pub mod events;
 pub mod fleet;
 pub mod guard;
+pub mod health;
 pub mod lifecycle;
 pub mod metrics;
 pub mod model;

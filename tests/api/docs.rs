@@ -1,5 +1,6 @@
-//! Runs every example of docs/api.md, docs/webhooks.md and docs/signed-playback.md, in order, against `weir up`: commands must succeed, and what they print must have
-//! everything that the answer shown after them has.
+//! Runs every example of docs/api.md, docs/webhooks.md and docs/signed-playback.md, in order, against `weir up`, and the
+//! README's about streams: commands must succeed, and what they print must have everything that the answer shown after
+//! them has. Then the command line as people and programs use it.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -177,44 +178,199 @@ fn every_example_works(page: &str, more_than: usize) {
 }
 
 #[test]
+fn the_readme_makes_a_stream_of_ones_own() {
+    let readme = include_str!("../../README.md");
+    let blocks = blocks(readme);
+    let (_, text) = blocks
+        .iter()
+        .find(|(_, text)| text.contains("streams create"))
+        .expect("the example");
+    let (export, rest) = text.split_once('\n').expect("lines");
+    assert!(
+        export.starts_with("export WEIR_API=http://127.0.0.1:8082 WEIR_API_KEY="),
+        "{export}"
+    );
+    let server = server();
+    let done = Command::new("bash")
+        .args(["-c", &rest.replace("target/release/weir", WEIR)])
+        .env("WEIR_API", &server.api)
+        .env("WEIR_API_KEY", &server.key)
+        .output()
+        .expect("bash");
+    let out = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        done.status.success(),
+        "{out}\n{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    assert!(out.contains("push to     rtmp://") && out.contains("1 of 1"), "{out}");
+}
+
+/// What a command of the command line says, and to whom.
+struct Said {
+    fine: bool,
+    out: String,
+    err: String,
+}
+
+fn weir(server: &Server, arguments: &[&str], key: &str) -> Said {
+    let done = Command::new(WEIR)
+        .args(arguments)
+        .env("WEIR_API", &server.api)
+        .env("WEIR_API_KEY", key)
+        .env_remove("WEIR_PROJECT")
+        .env_remove("WEIR_DATABASE")
+        .output()
+        .expect("weir runs");
+    Said {
+        fine: done.status.success(),
+        out: String::from_utf8_lossy(&done.stdout).into_owned(),
+        err: String::from_utf8_lossy(&done.stderr).into_owned(),
+    }
+}
+
+/// Every command twice: as a person reads it, and as a program does.
+#[test]
+fn the_command_line_tells_people_and_programs_the_same() {
+    let server = server();
+    let text = |arguments: &[&str]| {
+        let said = weir(&server, arguments, &server.key);
+        assert!(said.fine, "{arguments:?}: {}", said.err);
+        said.out
+    };
+    let json = |arguments: &[&str]| -> Value {
+        let all = [arguments, &["--json"]].concat();
+        serde_json::from_str(&text(&all)).expect("JSON and nothing else")
+    };
+    let made = json(&[
+        "streams",
+        "create",
+        "--name",
+        "Morning show",
+        "--stream-key",
+        "morning",
+        "--dvr",
+        "600",
+    ]);
+    let id = made["id"].as_str().expect("an id").to_owned();
+    assert_eq!(
+        (&made["dvrEnabled"], &made["dvrDuration"]),
+        (&Value::Bool(true), &600.into())
+    );
+
+    let shown = text(&["streams", "show", &id]);
+    for (what, value) in [
+        ("status", "IDLE"),
+        ("stream key", "morning"),
+        ("password", made["ingest"]["password"].as_str().expect("a password")),
+    ] {
+        assert!(shown.contains(&format!("{what:<12}{value}\n")), "{what}: {shown}");
+    }
+    let list = text(&["streams", "list", "--q", "morn"]);
+    let heading: Vec<_> = list.lines().next().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(heading, ["ID", "STATUS", "STREAM", "KEY", "CREATED", "NAME"]);
+    assert!(list.contains(&id) && list.ends_with("1 of 1\n"), "{list}");
+    assert_eq!(json(&["streams", "list", "--status", "LIVE"])["total"], 0);
+
+    let rotated = json(&["streams", "rotate", &id]);
+    assert_ne!(rotated["ingest"]["password"], made["ingest"]["password"]);
+    assert_eq!(rotated["ingest"]["token"], made["ingest"]["token"]);
+    let token = json(&["streams", "rotate", &id, "--token"]);
+    assert_ne!(token["ingest"]["token"], made["ingest"]["token"]);
+    assert_eq!(token["ingest"]["password"], rotated["ingest"]["password"]);
+
+    assert!(text(&["streams", "disable", &id]).contains("status      DISABLED\n"));
+    assert_eq!(json(&["streams", "activate", &id])["status"], "IDLE");
+    assert_eq!(text(&["streams", "delete", &id, "--purge"]), "removed\n");
+    assert_eq!(json(&["streams", "list"])["total"], 0);
+
+    let key = json(&["keys", "create", "--name", "reader", "--scope", "streams:read"]);
+    let secret = key["key"].as_str().expect("the key").to_owned();
+    let key_id = key["record"]["id"].as_str().expect("its id").to_owned();
+    assert!(weir(&server, &["streams", "list"], &secret).fine);
+    let refused = weir(&server, &["streams", "create"], &secret);
+    assert!(
+        !refused.fine && refused.err.contains("scope streams:write (403)"),
+        "{}",
+        refused.err
+    );
+    let keys = text(&["keys", "list"]);
+    assert!(
+        keys.contains("valid") && keys.contains("streams:read") && !keys.contains(&secret),
+        "{keys}"
+    );
+    assert_eq!(text(&["keys", "revoke", &key_id]), "revoked\n");
+    assert!(text(&["keys", "list"]).contains("revoked"));
+    assert!(weir(&server, &["streams", "list"], &secret).err.contains("(401)"));
+
+    let sign = ["sign", "morning", "--secret", "0123456789", "--expires", "2h"];
+    let query = text(&sign);
+    assert!(query.starts_with("policy=") && query.contains("&signature="), "{query}");
+    assert!(
+        json(&sign)["query"]
+            .as_str()
+            .is_some_and(|query| query.starts_with("policy="))
+    );
+}
+
+#[test]
 fn the_command_line_says_what_is_wrong_and_fails() {
     let server = server();
-    let weir = |arguments: &[&str], key: &str| {
-        let done = Command::new(WEIR)
-            .args(arguments)
-            .env("WEIR_API", &server.api)
-            .env("WEIR_API_KEY", key)
-            .output()
-            .expect("weir runs");
-        (
-            done.status.success(),
-            String::from_utf8_lossy(&done.stderr).into_owned(),
-        )
-    };
     for (arguments, key, told) in [
         (
-            ["streams", "show", "str_none"],
+            &["streams", "show", "str_none"][..],
             server.key.as_str(),
             "there is no such stream in this project (404)",
         ),
         (
-            ["streams", "list", "--limit=0"],
+            &["streams", "list", "--limit=0"],
             &server.key,
             "limit: expected 1 to 100 (422)",
         ),
+        (&["streams", "list", "--status=live"], &server.key, "(422)"),
+        (&["streams", "list"], "weir_wrong", "this API key is unknown (401)"),
+        (&["streams", "list"], "", "an API key is needed"),
         (
-            ["streams", "list", "--skip=0"],
-            "weir_wrong",
-            "this API key is unknown (401)",
-        ),
-        (
-            ["streams", "list", "--api=http://127.0.0.1:1"],
+            &["streams", "list", "--api=http://127.0.0.1:1"],
             &server.key,
             "is `weir up` running?",
         ),
+        (
+            &["streams", "list", "--api=ftp://127.0.0.1"],
+            &server.key,
+            "expected http://host:port or https://host",
+        ),
+        (
+            &["streams", "list", "--project=none"],
+            &server.key,
+            "there is no such project (404)",
+        ),
+        (
+            &["streams", "create", "--dvr=29"],
+            &server.key,
+            "dvrDuration: expected 30 to 86400 seconds (422)",
+        ),
+        (
+            &["streams", "create", "--metadata=[]"],
+            &server.key,
+            "expected a JSON object",
+        ),
+        (&["streams", "rotate"], &server.key, "<ID>"),
+        (
+            &["keys", "create", "--name=x", "--scope=all"],
+            &server.key,
+            "`all` is no scope: expected streams:read",
+        ),
+        (
+            &["keys", "revoke", "key_none"],
+            &server.key,
+            "there is no such API key in this project (404)",
+        ),
+        (&["sign", "a b", "--secret=x"], &server.key, "A-Z, a-z, 0-9"),
     ] {
-        let (fine, err) = weir(&arguments, key);
-        assert!(!fine && err.contains(told), "{arguments:?}: {err}");
-        assert!(!err.contains(&server.key), "an error shows no key");
+        let said = weir(&server, arguments, key);
+        assert!(!said.fine && said.err.contains(told), "{arguments:?}: {}", said.err);
+        assert!(!said.err.contains(&server.key), "an error shows no key");
+        assert_eq!(said.out, "", "{arguments:?}");
     }
 }

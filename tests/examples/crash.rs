@@ -1,5 +1,6 @@
-//! `cargo run -p weir-tests --example crash [kills] [seed]`: kills an origin at that many random moments of API traffic
-//! and webhook delivery, and looks for every acknowledged write and its event afterwards.
+//! `cargo run -p weir-tests --example crash [kills] [seed] [database]`: kills an origin at that many random moments of
+//! API traffic and webhook delivery, and looks for every acknowledged write and its event afterwards. Default: a SQLite
+//! file.
 
 use std::process::Command;
 
@@ -16,7 +17,8 @@ async fn main() -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("weir-crash-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let program = std::env::current_exe()?;
-    let database = format!("sqlite:{}", folder.join("weir.db").display());
+    let file = format!("sqlite:{}", folder.join("weir.db").display());
+    let database = arguments.next().unwrap_or(file);
     let outcome = kill_again_and_again(|| Command::new(&program), &database, kills, seed).await?;
     println!(
         "{} kills, {} acknowledged writes, all of them there; {} events, all of them delivered ({} deliveries)",

@@ -1,17 +1,20 @@
-//! `cargo run -p weir-tests --example many_streams [streams] [database]`: how long lists and reads take with that many
-//! streams (100 000), how long an origin takes to start, and how much memory it holds. Default: a SQLite file.
+//! `cargo run -p weir-tests --example many_streams [streams] [database]`: how long lists and reads take over HTTP with
+//! that many streams (100 000), how long an origin takes to start, and how much memory it holds. Default: a SQLite file.
 
 use std::time::{Duration, Instant};
 
-use http::Method;
+use anyhow::Context as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use weir_origin::control::{
-    lifecycle::{Phase, State},
-    model::{Settings, Stream},
-    secret,
-    store::{Store, now},
+use weir_origin::{
+    app::Origin,
+    control::{
+        lifecycle::{Phase, State},
+        model::{Settings, Stream},
+        secret,
+        store::{Store, now},
+    },
 };
-use weir_tests::api::Api;
+use weir_tests::{rest::Rest, site};
 
 /// Streams written in one unit of work.
 const BATCH: usize = 1000;
@@ -27,17 +30,28 @@ async fn main() -> anyhow::Result<()> {
     let file = format!("sqlite:{}", folder.join("weir.db").display());
     let database = arguments.next().unwrap_or(file);
 
-    let store = Store::open(&database).await?;
-    let before = resident_mib();
+    let mut config = site::origin_config();
+    config.any_key = false;
+    config.database.url = database;
+    config.control.max_known_streams = config.control.max_known_streams.max(streams);
+    let store = Store::open(&config.database.url).await?.with_vault(config.database.vault()?);
     let ids = fill(&store, streams).await?;
-    let api = Api::over(store.clone()).await?;
+    store.close().await;
+    let before = resident_mib();
     let started = Instant::now();
-    api.control.recover().await?;
+    let origin = Origin::start(config).await?;
     println!(
-        "{streams} streams; telling a node about all of them at its start: {:?}",
+        "{streams} streams; an origin is ready to serve after {:.2?}",
         started.elapsed()
     );
-    api.node.policies.lock().clear();
+    println!(
+        "resident memory: {before} MiB before its start, {} MiB after",
+        resident_mib()
+    );
+    let api = Rest {
+        addr: origin.api,
+        key: origin.first_key.clone().context("a fresh database has a first key")?,
+    };
 
     let list = "/v1/projects/default/streams";
     let deep = format!("{list}?skip={}&limit=100", streams.saturating_sub(100));
@@ -58,8 +72,8 @@ async fn main() -> anyhow::Result<()> {
     let mut random = StdRng::seed_from_u64(1);
     let one = || format!("{list}/{}", ids[random.random_range(0..ids.len())]);
     report("get", measure(&api, one).await?);
-    println!("resident memory: {} MiB before, {} MiB after", before, resident_mib());
-    store.close().await;
+    println!("resident memory: {} MiB after all calls", resident_mib());
+    origin.shutdown().await;
     std::fs::remove_dir_all(&folder)?;
     Ok(())
 }
@@ -102,14 +116,14 @@ async fn fill(store: &Store, streams: usize) -> anyhow::Result<Vec<String>> {
     Ok(ids)
 }
 
-async fn measure(api: &Api, mut path: impl FnMut() -> String) -> anyhow::Result<Vec<Duration>> {
+async fn measure(api: &Rest, mut path: impl FnMut() -> String) -> anyhow::Result<Vec<Duration>> {
     let mut times = Vec::with_capacity(CALLS);
     for _ in 0..CALLS {
         let path = path();
         let started = Instant::now();
-        let answer = api.call(Method::GET, &path, None).await?;
+        let answer = api.get(&path).await?;
         times.push(started.elapsed());
-        anyhow::ensure!(answer.status.is_success(), "{path}: {}", answer.text);
+        anyhow::ensure!(answer.status.is_success(), "{path}: {}", answer.text());
     }
     times.sort();
     Ok(times)

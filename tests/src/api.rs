@@ -11,10 +11,11 @@ use tower::ServiceExt as _;
 use weir_origin::control::{
     addresses::{AddressBook, Addresses},
     api::{self, ApiState},
+    health::Health,
     lifecycle::Slot,
     metrics::ControlMetrics,
     model::{Scope, Stream},
-    node::{Health, Node, StreamPolicy},
+    node::{Node, StreamPolicy},
     notice::{Later, Notice, Outbox},
     secret,
     service::Control,

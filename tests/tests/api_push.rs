@@ -9,7 +9,9 @@ use weir_loadtest::rtmp::Session;
 use weir_origin::app::Origin;
 use weir_tests::{
     client::{self, Reply},
+    control::Disk,
     push::refused,
+    rest::Rest,
     site::origin_config,
 };
 
@@ -106,5 +108,56 @@ async fn what_the_api_does_is_counted() -> anyhow::Result<()> {
     let count = weir_tests::site::metric(origin.admin, "weir_origin_api_calls_total", "status=\"2xx\"").await?;
     assert_eq!(count, 1.0);
     origin.shutdown().await;
+    Ok(())
+}
+
+/// A stream that could be made and not be pushed would be a riddle to whoever made it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_is_full_says_so_until_there_is_room_again() -> anyhow::Result<()> {
+    let disk = Disk::new("full");
+    let start = async |most: usize| {
+        let mut config = origin_config();
+        config.any_key = false;
+        config.database.url = disk.url();
+        config.control.max_known_streams = most;
+        Origin::start(config).await
+    };
+    let gauge = async |origin: &Origin, name: &str| weir_tests::site::metric(origin.admin, name, "").await;
+    let origin = start(2).await?;
+    let rest = Rest {
+        addr: origin.api,
+        key: origin.first_key.clone().unwrap_or_default(),
+    };
+    let first = rest.post(STREAMS, json!({"streamKey": "first"})).await?.json();
+    rest.post(STREAMS, json!({"streamKey": "second"})).await?;
+    let third = json!({"streamKey": "third"});
+    let refused = rest.post(STREAMS, third.clone()).await?;
+    assert_eq!(
+        (refused.status, &refused.json()["type"]),
+        (StatusCode::CONFLICT, &json!("urn:weir:problem:full"))
+    );
+    assert!(refused.text().contains("2 streams"), "{}", refused.text());
+    assert_eq!(rest.get(STREAMS).await?.json()["total"], 2);
+    assert_eq!(gauge(&origin, "weir_origin_control_streams_known").await?, 2.0);
+    // A change needs no room.
+    let path = format!("{STREAMS}/{}", first["id"].as_str().unwrap_or_default());
+    let patched = rest
+        .call(Method::PATCH, &path, Some(json!({"name": "changed"})))
+        .await?;
+    assert_eq!(patched.status, StatusCode::OK, "{}", patched.text());
+
+    let purged = rest.call(Method::DELETE, &format!("{path}?purge=true"), None).await?;
+    assert_eq!(purged.status, StatusCode::NO_CONTENT);
+    assert_eq!(rest.post(STREAMS, third).await?.status, StatusCode::CREATED);
+    origin.shutdown().await;
+
+    // One that may know fewer than there are starts all the same, and counts those that it leaves out.
+    let smaller = start(1).await?;
+    assert_eq!(gauge(&smaller, "weir_origin_control_streams_known").await?, 1.0);
+    assert_eq!(
+        gauge(&smaller, "weir_origin_control_streams_left_out_total").await?,
+        1.0
+    );
+    smaller.shutdown().await;
     Ok(())
 }

@@ -278,6 +278,66 @@ async fn a_stream_purged_at_one_origin_is_unknown_at_the_other() -> anyhow::Resu
     Ok(())
 }
 
+/// How long an origin waits for the encoder of a stream to come back.
+fn grace(at: &Origin, key: &str) -> anyhow::Result<Value> {
+    let policy = at.catalog.get(&key.parse()?);
+    let grace = policy
+        .and_then(|policy| policy.timers)
+        .map(|timers| timers.grace.as_secs());
+    Ok(json!(grace))
+}
+
+async fn put(rest: &Rest, path: &str, body: Value) -> anyhow::Result<()> {
+    let reply = rest.call(Method::PUT, path, Some(body)).await?;
+    anyhow::ensure!(reply.status.is_success(), "{path}: {}", reply.text());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_changed_at_one_origin_holds_at_the_other_before_any_stream_changes() -> anyhow::Result<()> {
+    let Some(fleet) = Fleet::start().await? else {
+        return Ok(());
+    };
+    put(&fleet.at_paris, "/v1/plans/small", json!({"graceSeconds": 5})).await?;
+    put(
+        &fleet.at_paris,
+        "/v1/projects/acme",
+        json!({"name": "Acme", "plan": "default"}),
+    )
+    .await?;
+    let made = fleet
+        .at_paris
+        .post("/v1/projects/acme/streams", json!({"streamKey": "acmes"}))
+        .await?;
+    anyhow::ensure!(made.status == 201, "{}", made.text());
+    create(&fleet.at_paris, "ours").await?;
+    until(|| async { grace(&fleet.tokyo, "acmes") }, |g| *g == 1).await?;
+    until(|| async { grace(&fleet.tokyo, "ours") }, |g| *g == 1).await?;
+    let told = record(&fleet.tokyo, "acmes").await?;
+
+    // The plan itself; then another plan for the project. Each reaches both origins, and nobody else's streams.
+    for (path, change, seconds) in [
+        ("/v1/plans/default", json!({"graceSeconds": 7}), 7),
+        ("/v1/projects/acme", json!({"name": "Acme", "plan": "small"}), 5),
+        ("/v1/plans/small", json!({"graceSeconds": 6}), 6),
+    ] {
+        put(&fleet.at_paris, path, change).await?;
+        for origin in [&fleet.tokyo, &fleet.paris] {
+            let took = until(|| async { grace(origin, "acmes") }, |g| *g == seconds).await?;
+            assert!(took < Duration::from_secs(2), "{path}: {took:?}");
+        }
+        // At once the first time; untouched by what concerns the other project.
+        until(|| async { grace(&fleet.tokyo, "ours") }, |g| *g == 7).await?;
+    }
+    assert_eq!(
+        record(&fleet.tokyo, "acmes").await?,
+        told,
+        "edges have nothing to hear of it"
+    );
+    fleet.shutdown().await;
+    Ok(())
+}
+
 async fn push_is_refused(at: SocketAddr, made: &Value) -> anyhow::Result<bool> {
     let token = made["ingest"]["token"].as_str().context("a token")?;
     let pushed = Broadcast::start_in(at, &format!("app?t={token}"), "show", &Synthetic::default()).await;

@@ -62,6 +62,7 @@ const PURE: &[&str] = &[
     "origin/src/control/lifecycle.rs",
     "origin/src/control/service/owned.rs",
     "origin/src/control/model.rs",
+    "origin/src/control/health.rs",
     "origin/src/control/number.rs",
     "origin/src/record/boxes.rs",
     "origin/src/record/collect.rs",

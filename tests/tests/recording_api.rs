@@ -237,6 +237,48 @@ async fn a_recording_by_call_from_its_start_to_its_deletion() -> anyhow::Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_that_was_stopped_is_recorded_from_where_viewers_see_it_again() -> anyhow::Result<()> {
+    let folder = Folder::new("recording-again")?;
+    let (site, rest) = site(recorded_in(&folder)).await?;
+    let (made, path) = stream(&rest, json!({"streamKey": "show"})).await?;
+    let broadcast = push(&site, &made).await?;
+    until(&rest, &path, |s| s["egress"]["broadcasting"] == true).await?;
+    let call = async |call: &str, body: Value| rest.post(&format!("{path}/{call}"), body).await;
+    assert_eq!(call("stop-broadcasting", json!({})).await?.status, StatusCode::OK);
+    let early = call("start-recording", json!({})).await?;
+    assert_eq!(early.status, StatusCode::CONFLICT, "{}", early.text());
+    assert!(early.text().contains("go-live first"), "{}", early.text());
+
+    let again = call("go-live", json!({"startRecording": true})).await?;
+    assert_eq!(
+        (again.status, &again.json()["recording"]),
+        (StatusCode::OK, &json!(true))
+    );
+    let longer = |s: &Value| s["recordingDuration"].as_f64().is_some_and(|seconds| seconds > 1.5);
+    let seen = until(&rest, &path, longer).await?;
+    assert_eq!(seen["recording"], true);
+    let stopped = call("stop-recording", json!({})).await?;
+    assert_eq!(
+        stopped.status,
+        StatusCode::OK,
+        "there is one to stop: {}",
+        stopped.text()
+    );
+    let name = stopped.json()["recording"].as_str().context("a name")?.to_owned();
+    let completed = until(&rest, &format!("{path}/recordings/{name}"), |r| {
+        r["state"] == "completed"
+    })
+    .await?;
+    assert!(
+        completed["duration"].as_f64().is_some_and(|seconds| seconds > 1.5),
+        "{completed}"
+    );
+    broadcast.end().await?;
+    site.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn recordings_outlive_their_stream() -> anyhow::Result<()> {
     let folder = Folder::new("outlive")?;
     let (site, rest) = site(recorded_in(&folder)).await?;

@@ -14,22 +14,20 @@ use weir_shared::id::{Epoch, RecordingName, StreamKey};
 use crate::{
     control::{
         events::HealthWarning,
+        health::Health,
         lifecycle::{Event, Millis, Phase, Slot},
+        metrics::ControlMetrics,
         model,
-        node::{Happening, Health, News, Node, Recording, StreamPolicy},
+        node::{Happening, News, Node, Recording, StreamPolicy},
         service::Control,
     },
     ingest::{
         self,
-        catalog::{self, Catalog, Credential, Secrets, TokenHash},
+        catalog::{self, Catalog, CatalogError, Credential, Secrets, TokenHash},
         redacted,
         secret::Secret,
     },
-    live::{
-        health::{PublisherReport, Warning},
-        lifecycle::State,
-        registry::Registry,
-    },
+    live::{health::Warning, lifecycle::State, registry::Registry},
     record::{recording::Report, shelf::Shelf},
 };
 
@@ -40,6 +38,7 @@ pub(super) struct MediaNode {
     registry: Arc<Registry>,
     catalog: Arc<Catalog>,
     recorder: Recorder,
+    metrics: ControlMetrics,
     /// Streams of the configuration file: its credentials and ports hold, whatever the database made up for them.
     configured: HashMap<StreamKey, Arc<catalog::StreamPolicy>>,
     /// The version of each stream's policy that was applied last.
@@ -47,15 +46,26 @@ pub(super) struct MediaNode {
 }
 
 impl MediaNode {
-    pub(super) fn new(registry: Arc<Registry>, catalog: Arc<Catalog>, recorder: Recorder) -> Self {
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        catalog: Arc<Catalog>,
+        recorder: Recorder,
+        metrics: ControlMetrics,
+    ) -> Self {
         let configured = catalog.list().into_iter().map(|p| (p.key.clone(), p)).collect();
         Self {
             registry,
             catalog,
             recorder,
+            metrics,
             configured,
             newest: DashMap::new(),
         }
+    }
+
+    fn count(&self) {
+        let known = i64::try_from(self.catalog.len()).unwrap_or(i64::MAX);
+        self.metrics.streams_known.set(known);
     }
 
     /// What admission has to know of what the control plane says. Passwords and tokens are not in it, only what they can
@@ -93,6 +103,10 @@ impl MediaNode {
 }
 
 impl Node for MediaNode {
+    fn full_for(&self, key: &StreamKey) -> Option<usize> {
+        (!self.catalog.has_room_for(key)).then(|| self.catalog.most())
+    }
+
     fn apply(&self, policy: StreamPolicy) {
         // Held until it is done: of two changes that arrive at once the later one stays.
         let mut newest = self.newest.entry(policy.key.clone()).or_default();
@@ -108,14 +122,21 @@ impl Node for MediaNode {
             return;
         }
         if let Err(error) = self.catalog.put(policy) {
-            tracing::error!(key = %redacted(&key), %error, "this node can't take the stream");
+            self.metrics.streams_left_out.inc();
+            // Told once if there is no room for it: with 100 000 others, the count says the rest.
+            match error {
+                CatalogError::Full(_) if self.metrics.streams_left_out.get() > 1 => {}
+                _ => tracing::error!(key = %redacted(&key), %error, "this node can't take the stream"),
+            }
         }
+        self.count();
     }
 
     fn remove(&self, key: &StreamKey) {
         self.recorder.studio.want(key, false);
         self.newest.remove(key);
         self.catalog.remove(key);
+        self.count();
     }
 
     /// A stream of the configuration file is let in by the file, not by the database.
@@ -164,17 +185,7 @@ impl Node for MediaNode {
             .studio
             .problem(key)
             .map(|problem| problem.message().to_owned());
-        let tracks = |publisher: &PublisherReport| publisher.input.tracks.clone();
-        let shown: Vec<_> = told.publishers.iter().filter(|p| p.shown).flat_map(tracks).collect();
-        let video = shown.iter().find(|track| track.width.is_some());
-        Some(Health {
-            bitrate: (!shown.is_empty()).then(|| shown.iter().map(|track| track.bitrate).sum()),
-            frame_rate: video.map(|track| track.frame_rate),
-            key_frame_interval: video.and_then(|track| track.gop_seconds),
-            window_bytes: told.window_bytes,
-            frames_dropped: told.frames_dropped,
-            warnings: told.warnings.into_iter().chain(problem).collect(),
-        })
+        Some(super::health::health(told, problem))
     }
 
     fn start_recording(&self, key: &StreamKey) -> Option<RecordingName> {

@@ -306,7 +306,7 @@ impl Stream {
 impl Config {
     /// The streams of this file. The control plane adds its own.
     pub fn catalog(&self) -> anyhow::Result<Arc<Catalog>> {
-        let catalog = Catalog::new(self.any_key, SaltSecret::random());
+        let catalog = Catalog::new(self.any_key, SaltSecret::random()).holding(self.control.max_known_streams);
         for stream in &self.streams {
             catalog
                 .put(stream.policy(catalog.salts()))

@@ -10,6 +10,7 @@ mod commands;
 mod download;
 pub mod extract;
 mod keys;
+pub mod page;
 mod playback;
 pub mod problem;
 mod projects;

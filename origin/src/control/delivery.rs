@@ -24,7 +24,7 @@ pub use kept::Kept;
 pub use metrics::Metrics;
 pub use outbox::{DurableOutbox, PENDING_PER_ENDPOINT, emit};
 pub use post::{Failure, Outcome, Poster, Resolve, Resolving, SystemResolver, TIMEOUT};
-pub use queue::{Attempt, Delivery, DeliveryState, LOG_PAGE_MAX};
+pub use queue::{Attempt, Delivery, DeliveryState};
 pub use retention::Limits as Retention;
 
 use super::store::{self, Millis};

@@ -190,6 +190,7 @@ impl Directory {
                 () = sleep_until(announce_at) => {}
                 told = changes.recv() => match told {
                     Ok(Changed::Here { key, .. } | Changed::Elsewhere { key }) => self.note(key),
+                    Ok(Changed::Limits { .. }) => {}
                     Ok(Changed::Missed) | Err(RecvError::Lagged(_)) => self.missed(),
                     Err(RecvError::Closed) => return,
                 },

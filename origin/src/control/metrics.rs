@@ -14,6 +14,8 @@ pub struct ControlMetrics {
     pub news: IntCounter,
     pub leases_lost: IntCounter,
     pub streams_owned: IntGauge,
+    pub streams_known: IntGauge,
+    pub streams_left_out: IntCounter,
 }
 
 impl ControlMetrics {
@@ -58,6 +60,15 @@ impl ControlMetrics {
                 "weir_origin_control_streams_owned",
                 "Streams that this origin holds the lease of.",
             )?,
+            streams_known: IntGauge::new(
+                "weir_origin_control_streams_known",
+                "Streams that this origin lets publishers of in, live or not; control.max_known_streams at most.",
+            )?,
+            streams_left_out: IntCounter::new(
+                "weir_origin_control_streams_left_out_total",
+                "Streams that this origin could not take in: it knows as many as control.max_known_streams allows, or their \
+                 port is another stream's. They can't be pushed here.",
+            )?,
         })
     }
 
@@ -68,7 +79,9 @@ impl ControlMetrics {
         registry.register(Box::new(self.news_refused.clone()))?;
         registry.register(Box::new(self.news.clone()))?;
         registry.register(Box::new(self.leases_lost.clone()))?;
-        registry.register(Box::new(self.streams_owned.clone()))
+        registry.register(Box::new(self.streams_owned.clone()))?;
+        registry.register(Box::new(self.streams_known.clone()))?;
+        registry.register(Box::new(self.streams_left_out.clone()))
     }
 
     /// A call of the API was answered.

@@ -188,6 +188,9 @@ pub struct Limits {
     #[schema(minimum = 0, maximum = 300)]
     #[serde(deserialize_with = "super::number::whole")]
     pub grace_seconds: u32,
+    /// How often what the project may have was changed: of two readings the later one counts.
+    #[serde(skip)]
+    pub changes: i64,
 }
 
 impl Default for Limits {
@@ -198,6 +201,7 @@ impl Default for Limits {
             streams: 1_000_000,
             idle_timeout_seconds: 30,
             grace_seconds: 10,
+            changes: 0,
         }
     }
 }

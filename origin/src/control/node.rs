@@ -5,12 +5,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde::Serialize;
 use weir_shared::id::{RecordingName, StreamKey};
 
 use crate::record::{shelf::Shelf, store::Problem};
 
 use super::{
+    health::Health,
     lifecycle::{Event, Millis, Slot},
     model::{Credentials, Limits, OnRotate, Stream},
 };
@@ -59,26 +59,12 @@ impl StreamPolicy {
     }
 }
 
-/// How a live stream is doing.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Health {
-    /// Bits per second that arrive.
-    pub bitrate: Option<u64>,
-    /// Frames per second that arrive.
-    pub frame_rate: Option<f64>,
-    /// Seconds between key frames.
-    pub key_frame_interval: Option<f64>,
-    /// Bytes held in memory for playback.
-    pub window_bytes: u64,
-    /// Frames that could not be used.
-    pub frames_dropped: u64,
-    /// What the broadcaster could do better.
-    pub warnings: Vec<String>,
-}
-
 /// What the control plane asks of the node. Every call returns at once; calls about unknown keys do nothing.
 pub trait Node: Send + Sync + 'static {
+    /// As many streams as this node can take, if it has them and this is none of them. `None`: there is room for it.
+    fn full_for(&self, _: &StreamKey) -> Option<usize> {
+        None
+    }
     /// From now on this holds for the stream, unless a later policy came before.
     fn apply(&self, policy: StreamPolicy);
     /// The stream is gone for good.

@@ -7,6 +7,7 @@
 mod broadcast;
 mod follow;
 mod owned;
+mod recover;
 mod streams;
 
 use std::sync::Arc;
@@ -49,6 +50,8 @@ pub enum Refused {
     Changed { current: i64 },
     #[error("the project's plan allows {limit} for {field}")]
     OverPlan { field: &'static str, limit: u64 },
+    #[error("this origin has room for {limit} streams, and has them: remove some, or raise control.max_known_streams")]
+    Full { limit: usize },
     #[error("the Idempotency-Key was used for another request")]
     IdempotencyReused,
     /// Made-up names are always well-formed: this is a defect of ours.
@@ -67,14 +70,22 @@ pub struct Renewal {
     pub revoke_previous: bool,
 }
 
-/// Which version of a stream a caller means to change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which versions of a stream a caller means to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IfMatch {
     /// Whatever is there.
     Any,
-    Version(i64),
-    /// A tag that no version has.
-    Never,
+    /// None of them: what the caller named can't be a version.
+    OneOf(Vec<i64>),
+}
+
+impl IfMatch {
+    fn holds_for(&self, version: i64) -> bool {
+        match self {
+            Self::Any => true,
+            Self::OneOf(versions) => versions.contains(&version),
+        }
+    }
 }
 
 /// The control plane of one node.
@@ -89,6 +100,8 @@ pub struct Control {
     pub viewers: Viewers,
     /// Streams that are live here.
     owned: DashMap<StreamKey, Owned>,
+    /// What projects may have, as it was read last.
+    limits: DashMap<ProjectId, Limits>,
 }
 
 impl Control {
@@ -108,6 +121,7 @@ impl Control {
             viewers: Viewers::default(),
             name: name.to_owned(),
             owned: DashMap::new(),
+            limits: DashMap::new(),
         })
     }
 
@@ -128,7 +142,24 @@ impl Control {
     }
 
     async fn limits(&self, project: &ProjectId) -> Result<Limits, Refused> {
-        self.store.limits(project).await?.ok_or(Refused::NoProject)
+        let limits = self.store.limits(project).await?.ok_or(Refused::NoProject)?;
+        Ok(self.newest(project, &limits))
+    }
+
+    /// Of these limits and those that were read by others meanwhile, the later ones.
+    fn newest(&self, project: &ProjectId, limits: &Limits) -> Limits {
+        let mut newest = self.limits.entry(project.clone()).or_insert_with(|| limits.clone());
+        if newest.changes < limits.changes {
+            *newest = limits.clone();
+        }
+        newest.clone()
+    }
+
+    /// The node lets in what the stream's settings and the newest limits allow. `limits` were read together with the
+    /// stream: a plan may have changed since, and its change gone past this stream already.
+    fn apply(&self, stream: &Stream, limits: &Limits) {
+        let limits = self.newest(&stream.project, limits);
+        self.node.apply(StreamPolicy::of(stream, &limits));
     }
 
     /// Reads a stream, lets `step` decide, writes what came of it together with its notices. A change that changes
@@ -146,12 +177,7 @@ impl Control {
             let mut tx = self.store.begin().await?;
             let limits = tx.limits(project).await?.ok_or(Refused::NoProject)?;
             let before = tx.stream(project, id).await?.ok_or(Refused::NoStream)?;
-            let wanted = match if_match {
-                IfMatch::Any => true,
-                IfMatch::Version(version) => version == before.version,
-                IfMatch::Never => false,
-            };
-            if !wanted {
+            if !if_match.holds_for(before.version) {
                 return Err(Refused::Changed {
                     current: before.version,
                 });
@@ -172,7 +198,7 @@ impl Control {
                 self.outbox.record(&mut tx, *notice, &stream, at).await?;
             }
             tx.commit().await?;
-            self.node.apply(StreamPolicy::of(&stream, &limits));
+            self.apply(&stream, &limits);
             self.act(&stream, &consequences.actions);
             if let Some(mut owned) = self.owned.get_mut(&stream.key) {
                 owned.follow(&stream);

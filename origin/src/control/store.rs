@@ -26,7 +26,7 @@ use sqlx::{
     any::{AnyConnectOptions, AnyPoolOptions},
 };
 use tokio::sync::broadcast;
-use weir_shared::id::StreamKey;
+use weir_shared::id::{ProjectId, StreamKey};
 
 pub use idempotency::Replay;
 pub use keys::NewKey;
@@ -114,6 +114,12 @@ pub enum Changed {
     },
     /// By another origin.
     Elsewhere { key: StreamKey },
+    /// What the streams of a project may have, here or elsewhere. Nothing that viewers or edges see.
+    Limits {
+        project: ProjectId,
+        /// How often it was changed.
+        version: i64,
+    },
     /// More than could be kept up with: whatever is known has to be read again.
     Missed,
 }
@@ -134,6 +140,8 @@ pub struct Tx {
     inner: Transaction<'static, Any>,
     /// Streams, each with the version that was written.
     changed: BTreeMap<StreamKey, Option<i64>>,
+    /// Projects whose limits were changed, each with the change's number.
+    limits_changed: BTreeMap<ProjectId, i64>,
     tally: tally::Tally,
     changes: broadcast::Sender<Changed>,
     vault: Vault,
@@ -204,13 +212,14 @@ impl Store {
         Ok(Tx {
             inner,
             changed: BTreeMap::new(),
+            limits_changed: BTreeMap::new(),
             tally: tally::Tally::new(),
             changes: self.changes.clone(),
             vault: self.vault.clone(),
         })
     }
 
-    /// Streams that changed. A receiver that lags reads the table again.
+    /// What changed. A receiver that lags reads the tables again.
     pub fn changes(&self) -> broadcast::Receiver<Changed> {
         self.changes.subscribe()
     }
@@ -254,6 +263,9 @@ impl Tx {
         for (key, version) in self.changed {
             // Nobody may be following.
             let _ = self.changes.send(Changed::Here { key, version });
+        }
+        for (project, version) in self.limits_changed {
+            let _ = self.changes.send(Changed::Limits { project, version });
         }
         Ok(())
     }

@@ -19,14 +19,14 @@ use super::Refusal;
 
 pub use policy::{Credential, OnRotate, OwnPorts, SaltSecret, Secrets, StreamPolicy, Takeover, Timers, TokenHash};
 
-/// Streams known at once.
+/// Streams known at once, unless said.
 pub const STREAMS_MAX: usize = 100_000;
 
 /// Why a policy was not taken over. The catalog is as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogError {
-    #[error("more than {STREAMS_MAX} streams")]
-    Full,
+    #[error("more than {0} streams")]
+    Full(usize),
     #[error("port {0} belongs to another stream")]
     PortTaken(u16),
 }
@@ -37,6 +37,8 @@ pub struct Catalog {
     inner: RwLock<Inner>,
     any_key: bool,
     salts: SaltSecret,
+    /// Streams it takes.
+    most: usize,
     /// Counts the changes: whoever keeps something per stream (ports) compares and follows.
     version: watch::Sender<u64>,
 }
@@ -77,15 +79,42 @@ impl Catalog {
             inner: RwLock::default(),
             any_key,
             salts,
+            most: STREAMS_MAX,
             version: watch::channel(0).0,
         }
+    }
+
+    /// Takes as many streams, and not [`STREAMS_MAX`].
+    #[must_use]
+    pub fn holding(self, most: usize) -> Self {
+        Self { most, ..self }
+    }
+
+    /// Streams it takes.
+    pub const fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Whether a policy of this stream would be taken over.
+    pub fn has_room_for(&self, key: &StreamKey) -> bool {
+        let streams = &self.inner.read().streams;
+        streams.len() < self.most || streams.contains_key(key)
+    }
+
+    /// Streams that are known.
+    pub fn len(&self) -> usize {
+        self.inner.read().streams.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Adds a stream or replaces its policy. Running publishes hear of it.
     pub fn put(&self, policy: StreamPolicy) -> Result<(), CatalogError> {
         let policy = Arc::new(policy);
         let mut inner = self.inner.write();
-        inner.check(&policy)?;
+        inner.check(&policy, self.most)?;
         let old = inner.streams.get(&policy.key).and_then(|e| e.policy.borrow().clone());
         if let Some(old) = old {
             inner.unlist(&old);
@@ -200,9 +229,9 @@ impl Catalog {
 }
 
 impl Inner {
-    fn check(&self, policy: &StreamPolicy) -> Result<(), CatalogError> {
-        if self.streams.len() >= STREAMS_MAX && !self.streams.contains_key(&policy.key) {
-            return Err(CatalogError::Full);
+    fn check(&self, policy: &StreamPolicy, most: usize) -> Result<(), CatalogError> {
+        if self.streams.len() >= most && !self.streams.contains_key(&policy.key) {
+            return Err(CatalogError::Full(most));
         }
         let taken = |port: &u16| self.ports.get(port).is_some_and(|owner| *owner != policy.key);
         match fixed_ports(policy).find(taken) {
@@ -297,6 +326,22 @@ mod tests {
         catalog.put(with_port("one", 20_001)).unwrap();
         catalog.put(with_port("two", 20_002)).unwrap();
         assert_eq!(catalog.of_user("anna").len(), 2);
+    }
+
+    #[test]
+    fn a_full_catalog_takes_changes_and_no_newcomers() {
+        let catalog = catalog().holding(2);
+        for key in ["one", "two"] {
+            catalog.put(policy(&catalog, key, "anna", "one")).unwrap();
+        }
+        assert_eq!(
+            catalog.put(policy(&catalog, "three", "anna", "one")),
+            Err(CatalogError::Full(2))
+        );
+        catalog.put(policy(&catalog, "one", "bert", "two")).unwrap();
+        assert!(catalog.remove(&"two".parse().unwrap()));
+        catalog.put(policy(&catalog, "three", "anna", "one")).unwrap();
+        assert_eq!((catalog.len(), catalog.of_user("anna").len()), (2, 1));
     }
 
     #[test]

@@ -106,6 +106,22 @@ pub struct Live {
     joins: mpsc::Sender<Feed>,
 }
 
+impl Live {
+    /// Whether viewers are, or are about to be, shown playlists: it was not hidden.
+    pub fn is_shown(&self) -> bool {
+        *self.orders.shown.borrow()
+    }
+
+    /// Whether its playlists have ended, while its publishers may go on.
+    pub fn has_ended(&self) -> bool {
+        let master = self.master.borrow();
+        master
+            .renditions
+            .iter()
+            .any(|rendition| rendition.feed.borrow().edge.ended)
+    }
+}
+
 /// All streams of this origin.
 pub struct Registry {
     streams: DashMap<StreamKey, Live>,

@@ -139,7 +139,8 @@ impl Studio {
         if let Some(take) = self.takes.get(key) {
             return Some(take.name.clone());
         }
-        self.live(key)?;
+        // Of one whose broadcast was stopped there is nothing to see, nor to record.
+        self.live(key).filter(Live::is_shown)?;
         self.begin(key, From::Now)
     }
 
@@ -153,9 +154,13 @@ impl Studio {
     /// The recording of a stream that is being made.
     pub fn current(&self, key: &StreamKey) -> Option<Report> {
         let name = self.takes.get(key)?.name.clone();
-        self.unfinished
-            .get(&(key.clone(), name))
-            .map(|recording| recording.report())
+        // One that was begun this moment has no journal yet.
+        Some(self.unfinished(key, &name).unwrap_or(Report {
+            name,
+            duration: Duration::ZERO,
+            bytes: 0,
+            problem: None,
+        }))
     }
 
     /// A recording that is being made, or that is not wholly stored yet.
@@ -354,7 +359,9 @@ impl Studio {
         let deadline = Instant::now() + self.shared.settings.wait;
         let mut changes = self.registry.watch_status();
         loop {
-            if let Some(live) = self.live(key).filter(|live| Some(live.epoch) != last) {
+            // One that has ended was hidden, and is shown again in a life of its own.
+            let next = |live: &Live| Some(live.epoch) != last && !live.has_ended();
+            if let Some(live) = self.live(key).filter(next) {
                 return Some(live);
             }
             tokio::select! {

@@ -10,11 +10,11 @@ use super::{
     ApiState,
     extract::{Caller, OfStream, OptionalJson},
     problem::{Problem, WriteProblems},
-    recordings::not_live_here,
+    recordings::{not_live_here, nothing_to_record},
     streams::answer,
     view::StreamView,
 };
-use crate::control::{lifecycle::Event, model::Scope, node::Health};
+use crate::control::{health::Health, lifecycle::Event, model::Scope};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
@@ -135,14 +135,21 @@ async fn go_live(
 ) -> Result<Response, Problem> {
     caller.may_in(&of.project, Scope::BroadcastStart)?;
     let wanted = wanted.unwrap_or_default();
-    let stream = api.control.stream(&of.project, &of.id).await?;
     if wanted.start_recording {
         caller.may_in(&of.project, Scope::Vod)?;
-        let started = api.control.node().start_recording(&stream.key);
-        started.ok_or_else(|| not_live_here(&stream))?;
     }
-    if wanted.start_hls {
-        return command(&api, &caller, &of, Event::StartBroadcasting).await;
+    let stream = match wanted.start_hls {
+        true => {
+            api.control
+                .command(&of.project, &of.id, Event::StartBroadcasting)
+                .await?
+        }
+        false => api.control.stream(&of.project, &of.id).await?,
+    };
+    // What is recorded is what viewers can see: not the end of a broadcast that was stopped before.
+    if wanted.start_recording {
+        let started = api.control.node().start_recording(&stream.key);
+        started.ok_or_else(|| nothing_to_record(&stream))?;
     }
     Ok(answer(&api, &caller, StatusCode::OK, &stream))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, Request};
 use http::{
-    HeaderMap,
+    HeaderMap, HeaderName, HeaderValue,
     header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH},
     request::Parts,
 };
@@ -30,6 +30,8 @@ pub const BODY_BYTES: usize = 1 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest API key and Idempotency-Key, in bytes.
 const KEY_BYTES: usize = 255;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Whoever calls, with a key that is valid at this moment.
 #[derive(Debug, Clone)]
@@ -83,9 +85,23 @@ where
     }
 }
 
+/// A header came more than once.
+struct Repeated;
+
+/// Of two that differ, this program and a proxy before it may each believe another one: neither counts.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Repeated> {
+    let mut all = headers.get_all(name).iter();
+    match (all.next(), all.next()) {
+        (first, None) => Ok(first),
+        _ => Err(Repeated),
+    }
+}
+
 fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let missing = || Problem::unauthorized("send it as Authorization: Bearer weir_…");
-    let value = headers.get(AUTHORIZATION).ok_or_else(missing)?;
+    let value = single(headers, &AUTHORIZATION)
+        .map_err(|_| missing())?
+        .ok_or_else(missing)?;
     let (scheme, secret) = value
         .to_str()
         .ok()
@@ -192,10 +208,8 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers
-        .get(CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default();
+    let kind = single(headers, &CONTENT_TYPE).ok().flatten();
+    let kind = kind.and_then(|v| v.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json")
 }
@@ -227,15 +241,33 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let path = error.path().to_string();
         let cause = error.into_inner();
         match cause.classify() {
-            serde_json::error::Category::Data => {
-                let field = if path == "." { "body" } else { path.as_str() };
-                Problem::invalid(vec![FieldError::new(field, &reworded(&cause.to_string()))])
-            }
+            serde_json::error::Category::Data => Problem::invalid(vec![misfit("body", &path, &cause.to_string())]),
             _ => Problem::bad_request(cause.to_string()),
         }
     })?;
     json.end().map_err(|error| Problem::bad_request(error.to_string()))?;
     Ok(value)
+}
+
+/// Which field is not right, and what would be. `whole` stands for all of it, `path` is where serde stopped.
+fn misfit(whole: &str, path: &str, message: &str) -> FieldError {
+    let inside = |name: &str| match path {
+        "." => name.to_owned(),
+        path => format!("{path}.{name}"),
+    };
+    for (what, expected) in [
+        ("missing", "a value: it is missing"),
+        ("duplicate", "one value: there are two"),
+    ] {
+        let named = message
+            .strip_prefix(what)
+            .and_then(|rest| rest.strip_prefix(" field `"));
+        if let Some((name, _)) = named.and_then(|rest| rest.split_once('`')) {
+            return FieldError::new(&inside(name), expected);
+        }
+    }
+    let field = if path == "." { whole } else { path };
+    FieldError::new(field, &reworded(message))
 }
 
 /// serde says what it found and what it expected; only the latter helps.
@@ -244,7 +276,11 @@ fn reworded(message: &str) -> String {
         .split_once("expected ")
         .map_or(message, |(_, expected)| expected);
     let end = expected.rfind(" at line ").unwrap_or(expected.len());
-    expected.get(..end).unwrap_or(expected).to_owned()
+    match expected.get(..end).unwrap_or(expected) {
+        // Names of this program's own mean nothing to the caller.
+        own if own.starts_with("struct ") => "an object".to_owned(),
+        expected => expected.to_owned(),
+    }
 }
 
 /// The query of an address, of a known form.
@@ -259,8 +295,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
         let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
         serde_path_to_error::deserialize(pairs).map(Self).map_err(|error| {
             let path = error.path().to_string();
-            let field = if path == "." { "query" } else { path.as_str() };
-            Problem::invalid(vec![FieldError::new(field, &reworded(&error.inner().to_string()))])
+            Problem::invalid(vec![misfit("query", &path, &error.inner().to_string())])
         })
     }
 }
@@ -270,15 +305,24 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Some(value) = parts.headers.get(IF_MATCH) else {
-            return Ok(Self::Any);
-        };
-        let text = value.to_str().unwrap_or_default().trim();
-        if text == "*" {
-            return Ok(Self::Any);
+        let headers = parts.headers.get_all(IF_MATCH);
+        // As many tags as a request's head has room for.
+        let tags = headers
+            .iter()
+            .flat_map(|value| value.to_str().unwrap_or_default().split(','));
+        let mut versions = Vec::new();
+        for tag in tags.map(str::trim) {
+            if tag == "*" {
+                return Ok(Self::Any);
+            }
+            // Weak tags never match (RFC 9110 section 8.8.3.2), nor do those that are not ours.
+            let number = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+            versions.extend(number.and_then(|number| number.parse::<i64>().ok()));
         }
-        let number = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        Ok(number.and_then(|n| n.parse().ok()).map_or(Self::Never, Self::Version))
+        match parts.headers.contains_key(IF_MATCH) {
+            true => Ok(Self::OneOf(versions)),
+            false => Ok(Self::Any),
+        }
     }
 }
 
@@ -290,17 +334,51 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Some(value) = parts.headers.get("idempotency-key") else {
-            return Ok(Self(None));
+        let value = match single(&parts.headers, &IDEMPOTENCY_KEY) {
+            Ok(None) => return Ok(Self(None)),
+            Ok(Some(value)) => value.to_str().ok(),
+            Err(Repeated) => None,
         };
-        match value.to_str() {
-            Ok(text) if (1..=KEY_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) => {
+        match value {
+            Some(text) if (1..=KEY_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) => {
                 Ok(Self(Some(text.to_owned())))
             }
             _ => Err(Problem::invalid(vec![FieldError::new(
                 "Idempotency-Key",
-                "1 to 255 printable ASCII characters without spaces",
+                "one header of 1 to 255 printable ASCII characters without spaces",
             )])),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Order {
+        #[expect(dead_code, reason = "only whether it can be read matters")]
+        name: String,
+        #[expect(dead_code, reason = "only whether it can be read matters")]
+        inner: Option<Box<Order>>,
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_would_be_right() {
+        let told = |text: &str| {
+            let error = parse::<Order>(text.as_bytes()).unwrap_err().errors.remove(0);
+            format!("{}: {}", error.field, error.expected)
+        };
+        for (text, expected) in [
+            ("{}", "name: a value: it is missing"),
+            (r#"{"name": "a", "name": "b"}"#, "name: one value: there are two"),
+            (r#"{"name": "a", "inner": {}}"#, "inner.name: a value: it is missing"),
+            (r#"{"name": 7}"#, "name: a string"),
+            (r#"{"name": "a", "nmae": 1}"#, "nmae: `name` or `inner`"),
+            ("7", "body: an object"),
+        ] {
+            assert_eq!(told(text), expected, "{text}");
         }
     }
 }

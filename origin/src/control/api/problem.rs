@@ -223,6 +223,7 @@ impl From<Refused> for Problem {
                 }
                 problem
             }
+            Refused::Full { .. } => Self::conflict("full", refused.to_string()),
             Refused::IdempotencyReused => Self::invalid(vec![FieldError::new(
                 "Idempotency-Key",
                 "a new key for a new request; this one came with another body",

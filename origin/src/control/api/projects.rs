@@ -18,7 +18,7 @@ use super::{
 use crate::control::{
     model::{DVR_SECONDS_MAX, DVR_SECONDS_MIN, Limits, NAME_CHARS, Plan, Project, Scope},
     service::Refused,
-    store::{Changed, now},
+    store::now,
 };
 
 /// Projects and plans that a list shows.
@@ -180,7 +180,7 @@ async fn put_project(
         created_at,
     };
     let mut tx = store.begin().await?;
-    tx.put_project(&project).await?;
+    tx.put_project(&project, now()).await?;
     tx.commit().await?;
     project_view(&api, project).await
 }
@@ -258,9 +258,9 @@ async fn put_plan(
     let store = &api.control.store;
     let created_at = store.plan(&id).await?.map_or_else(now, |plan| plan.created_at);
     let mut tx = store.begin().await?;
-    tx.put_plan(&id, &limits, created_at).await?;
+    let plan = Plan { id, limits, created_at };
+    // Followers take it to each stream that it concerns: not while the caller waits.
+    tx.put_plan(&plan, now()).await?;
     tx.commit().await?;
-    // Which streams it concerns takes a look at all of them: not while the caller waits.
-    store.tell(Changed::Missed);
-    Ok(Json(PlanView::from(&Plan { id, limits, created_at })))
+    Ok(Json(PlanView::from(&plan)))
 }

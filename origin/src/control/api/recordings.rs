@@ -7,7 +7,7 @@ use axum::{
 };
 use http::{StatusCode, request::Parts};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use weir_shared::id::RecordingName;
 
@@ -16,21 +16,19 @@ use super::{
     download::__path_download,
     download::download,
     extract::{Caller, OfStream, Query},
-    problem::{FieldError, Problem, ReadProblems, WriteProblems},
+    page::{Page, PageQuery},
+    problem::{Problem, ReadProblems, WriteProblems},
     view::timestamp,
 };
 use crate::{
     control::{
+        lifecycle::Status,
         model::{Scope, Stream},
         recordings::url,
         store::{RecordingRow, RecordingState, now},
     },
     record::store::Problem as StoreProblem,
 };
-
-const PAGE: u32 = 20;
-const PAGE_MAX: u32 = 100;
-const SKIP_MAX: u32 = 10_000_000;
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
@@ -150,6 +148,17 @@ pub(super) fn not_live_here(stream: &Stream) -> Problem {
     )
 }
 
+/// Live here and yet hidden, or not live here.
+pub(super) fn nothing_to_record(stream: &Stream) -> Problem {
+    match stream.status() == Status::Live && !stream.state.broadcasting {
+        true => Problem::conflict(
+            "illegal-state",
+            "the stream is LIVE and its broadcast was stopped: go-live first".to_owned(),
+        ),
+        false => not_live_here(stream),
+    }
+}
+
 /// Start recording
 ///
 /// What is pushed from now on is recorded, together with the segment that is being made. If the stream is being recorded
@@ -167,7 +176,7 @@ async fn start_recording(
     caller.may_in(&of.project, Scope::Vod)?;
     let stream = api.control.stream(&of.project, &of.id).await?;
     let name = api.control.node().start_recording(&stream.key);
-    let name = name.ok_or_else(|| not_live_here(&stream))?;
+    let name = name.ok_or_else(|| nothing_to_record(&stream))?;
     Ok(Json(fresh(&api, &stream, name).await?))
 }
 
@@ -192,34 +201,6 @@ async fn stop_recording(caller: Caller, of: OfStream, State(api): State<ApiState
     }
 }
 
-#[derive(Debug, Clone, Deserialize, IntoParams)]
-#[serde(default, deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct ListQuery {
-    /// Recordings to leave out at the start.
-    #[param(minimum = 0, maximum = 10_000_000, default = 0)]
-    skip: u32,
-    /// Recordings on a page.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    limit: u32,
-}
-
-impl Default for ListQuery {
-    fn default() -> Self {
-        Self { skip: 0, limit: PAGE }
-    }
-}
-
-/// A page of recordings, the newest first.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-struct RecordingPage {
-    items: Vec<RecordingView>,
-    /// How many there are on all pages together.
-    total: u64,
-    skip: u32,
-    limit: u32,
-}
-
 /// List a stream's recordings
 ///
 /// They outlive the stream: its id leads to them even when it was removed.
@@ -228,27 +209,18 @@ struct RecordingPage {
     params(
         ("project" = String, Path, description = "Project"),
         ("stream" = String, Path, description = "Stream id"),
-        ListQuery,
+        PageQuery,
     ),
-    responses((status = 200, description = "One page", body = RecordingPage), ReadProblems),
+    responses((status = 200, description = "One page", body = Page<RecordingView>), ReadProblems),
 )]
 async fn list(
     caller: Caller,
     of: OfStream,
     State(api): State<ApiState>,
-    Query(query): Query<ListQuery>,
-) -> Result<Json<RecordingPage>, Problem> {
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<RecordingView>>, Problem> {
     caller.may_in(&of.project, Scope::Vod)?;
-    let mut wrong = Vec::new();
-    if query.skip > SKIP_MAX {
-        wrong.push(FieldError::new("skip", "0 to 10000000"));
-    }
-    if !(1..=PAGE_MAX).contains(&query.limit) {
-        wrong.push(FieldError::new("limit", "1 to 100"));
-    }
-    if !wrong.is_empty() {
-        return Err(Problem::invalid(wrong));
-    }
+    let query = query.checked()?;
     let (rows, total) = api
         .control
         .store
@@ -258,12 +230,8 @@ async fn list(
         // A stream without recordings has an empty list; one that never was has none.
         api.control.stream(&of.project, &of.id).await?;
     }
-    Ok(Json(RecordingPage {
-        items: rows.iter().map(|row| RecordingView::of(&api, row)).collect(),
-        total,
-        skip: query.skip,
-        limit: query.limit,
-    }))
+    let items = rows.iter().map(|row| RecordingView::of(&api, row)).collect();
+    Ok(Json(query.page(items, total)))
 }
 
 /// Read a recording

@@ -30,6 +30,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADERS: usize = 64;
 const H2_CALLS: u32 = 64;
 const H2_HEADER_BYTES: u32 = 16 * 1024;
+/// Largest head of an HTTP/1.1 request; beyond it HTTP itself answers 431.
+const H1_HEAD_BYTES: usize = 64 * 1024;
 /// Pause after the system refused to accept (out of file descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -87,6 +89,7 @@ async fn connection(stream: TcpStream, router: Router, drain: Drain) {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(H1_HEAD_BYTES)
         .max_headers(HEADERS);
     builder
         .http2()

@@ -11,8 +11,8 @@ use http::{
     HeaderValue, StatusCode,
     header::{ETAG, LOCATION},
 };
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use weir_shared::hls::date;
 
@@ -20,6 +20,7 @@ use super::{
     ApiState,
     body::StreamSettings,
     extract::{Caller, IdempotencyKey, InProject, JsonBody, OfStream, Query},
+    page::{PAGE, Page, wrong_fields},
     problem::{FieldError, Problem, ReadProblems, WriteProblems},
     view::StreamView,
 };
@@ -30,11 +31,6 @@ use crate::control::{
     store::Listing,
 };
 
-/// Pages are of this size unless asked otherwise, and never larger than the maximum.
-const PAGE: u32 = 20;
-const PAGE_MAX: u32 = 100;
-/// Streams that can be skipped.
-const SKIP_MAX: u32 = 10_000_000;
 /// Longest search text, in characters.
 const Q_CHARS: usize = 200;
 
@@ -136,13 +132,7 @@ impl Default for ListQuery {
 
 impl ListQuery {
     fn listing(self) -> Result<Listing, Problem> {
-        let mut wrong = Vec::new();
-        if self.skip > SKIP_MAX {
-            wrong.push(FieldError::new("skip", "0 to 10000000"));
-        }
-        if !(1..=PAGE_MAX).contains(&self.limit) {
-            wrong.push(FieldError::new("limit", "1 to 100"));
-        }
+        let mut wrong = wrong_fields(self.skip, self.limit);
         if self
             .q
             .as_ref()
@@ -182,29 +172,18 @@ fn millis(text: &str) -> Option<Millis> {
     Some(ms)
 }
 
-/// One page of streams, newest first.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-struct StreamList {
-    items: Vec<StreamView>,
-    /// How many match, on all pages together.
-    #[schema(minimum = 0)]
-    total: u64,
-    skip: u32,
-    limit: u32,
-}
-
 /// List streams, newest first
 #[utoipa::path(
     get, path = "/v1/projects/{project}/streams", tag = "streams", operation_id = "listStreams",
     params(("project" = String, Path, description = "Project"), ListQuery),
-    responses((status = 200, description = "A page", body = StreamList), ReadProblems),
+    responses((status = 200, description = "A page", body = Page<StreamView>), ReadProblems),
 )]
 async fn list(
     caller: Caller,
     InProject(project): InProject,
     State(api): State<ApiState>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<StreamList>, Problem> {
+) -> Result<Json<Page<StreamView>>, Problem> {
     caller.may_in(&project, Scope::StreamsRead)?;
     let listing = query.listing()?;
     let page = api.control.store.list_streams(&project, &listing).await?;
@@ -215,7 +194,7 @@ async fn list(
     let addresses = api.addresses.current();
     let viewers = |stream: &Stream| api.control.viewers.of(&stream.key, Instant::now());
     let view = |stream| StreamView::of(stream, &addresses, viewers(stream), secrets).with_recording(api.control.node());
-    Ok(Json(StreamList {
+    Ok(Json(Page {
         items: page.items.iter().map(view).collect(),
         total: page.total,
         skip: listing.skip,
@@ -244,7 +223,7 @@ async fn get(caller: Caller, of: OfStream, State(api): State<ApiState>) -> Resul
     params(
         ("project" = String, Path, description = "Project"),
         ("stream" = String, Path, description = "Stream id"),
-        ("If-Match" = Option<String>, Header, description = "Entity tag of the version to change"),
+        ("If-Match" = Option<String>, Header, description = "Entity tag of the version to change, or several of them"),
     ),
     request_body = StreamSettings,
     responses(

@@ -6,24 +6,20 @@ use axum::{
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{OfWebhook, WebhookState, no_webhook};
 use crate::control::{
     api::{
         extract::{Caller, Query},
-        problem::{FieldError, Problem, ReadProblems, WriteProblems},
+        page::{Page, PageQuery},
+        problem::{Problem, ReadProblems, WriteProblems},
         view::timestamp,
     },
-    delivery::{Attempt, Delivery, DeliveryState, Endpoint, LOG_PAGE_MAX},
+    delivery::{Attempt, Delivery, DeliveryState, Endpoint},
     model::Scope,
 };
-
-/// Deliveries of a page, unless said.
-const PAGE: u32 = 20;
-/// Furthest page.
-const SKIP_MAX: u32 = 10_000_000;
 
 pub(super) fn routes() -> OpenApiRouter<WebhookState> {
     OpenApiRouter::new()
@@ -98,50 +94,6 @@ impl From<&Attempt> for AttemptView {
     }
 }
 
-#[derive(Debug, Clone, Serialize, ToSchema)]
-struct DeliveryList {
-    items: Vec<DeliveryView>,
-    /// How many there are, on all pages together.
-    #[schema(minimum = 0)]
-    total: i64,
-    skip: u32,
-    limit: u32,
-}
-
-#[derive(Debug, Clone, Deserialize, IntoParams)]
-#[serde(default, deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct LogQuery {
-    /// Deliveries to leave out, newest first.
-    #[param(minimum = 0, maximum = 10_000_000, default = 0)]
-    skip: u32,
-    /// Deliveries to give.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    limit: u32,
-}
-
-impl Default for LogQuery {
-    fn default() -> Self {
-        Self { skip: 0, limit: PAGE }
-    }
-}
-
-impl LogQuery {
-    fn check(&self) -> Result<(), Problem> {
-        let mut wrong = Vec::new();
-        if self.skip > SKIP_MAX {
-            wrong.push(FieldError::new("skip", "0 to 10000000"));
-        }
-        if !(1..=LOG_PAGE_MAX).contains(&self.limit) {
-            wrong.push(FieldError::new("limit", "1 to 100"));
-        }
-        match wrong.is_empty() {
-            true => Ok(()),
-            false => Err(Problem::invalid(wrong)),
-        }
-    }
-}
-
 /// An endpoint of another project has no log here.
 async fn owned(state: &WebhookState, of: &OfWebhook) -> Result<(), Problem> {
     let found = Endpoint::get(&state.api.control.store, &of.project, &of.id).await?;
@@ -160,26 +112,21 @@ fn no_delivery() -> Problem {
     params(
         ("project" = String, Path, description = "Project"),
         ("webhook" = String, Path, description = "Endpoint id"),
-        LogQuery,
+        PageQuery,
     ),
-    responses((status = 200, description = "A page", body = DeliveryList), ReadProblems),
+    responses((status = 200, description = "A page", body = Page<DeliveryView>), ReadProblems),
 )]
 async fn list(
     caller: Caller,
     of: OfWebhook,
     State(state): State<WebhookState>,
-    Query(query): Query<LogQuery>,
-) -> Result<Json<DeliveryList>, Problem> {
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<DeliveryView>>, Problem> {
     caller.may_in(&of.project, Scope::WebhooksWrite)?;
-    query.check()?;
+    let query = query.checked()?;
     owned(&state, &of).await?;
     let (page, total) = Delivery::list(&state.api.control.store, &of.id, query.skip, query.limit).await?;
-    Ok(Json(DeliveryList {
-        items: page.iter().map(DeliveryView::from).collect(),
-        total,
-        skip: query.skip,
-        limit: query.limit,
-    }))
+    Ok(Json(query.page(page.iter().map(DeliveryView::from).collect(), total)))
 }
 
 #[derive(Deserialize)]

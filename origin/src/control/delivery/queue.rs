@@ -17,8 +17,6 @@ use crate::control::{
 /// How long a claimed delivery is nobody else's: an attempt's timeout and room for the database to be slow. After a
 /// crash it is tried again when this is over.
 pub(super) const LEASE: Duration = Duration::from_secs(20);
-/// Most rows of a page of the log.
-pub const LOG_PAGE_MAX: u32 = 100;
 /// Attempts that a delivery in the log shows, the newest.
 const ATTEMPTS_SHOWN: i64 = 50;
 
@@ -249,15 +247,15 @@ impl Delivery {
         endpoint: &EndpointId,
         skip: u32,
         limit: u32,
-    ) -> Result<(Vec<Self>, i64), StoreError> {
-        let total = sqlx::query_scalar("SELECT COUNT(*) FROM deliveries WHERE endpoint = $1")
+    ) -> Result<(Vec<Self>, u64), StoreError> {
+        let total: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM deliveries WHERE endpoint = $1")
             .bind(endpoint.as_str().to_owned())
             .fetch_one(store.reader())
             .await?;
         let sql = format!("{LOG_COLUMNS} ORDER BY d.created_at DESC, d.id DESC LIMIT $2 OFFSET $3");
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(endpoint.as_str().to_owned())
-            .bind(i64::from(limit.min(LOG_PAGE_MAX)))
+            .bind(i64::from(limit))
             .bind(i64::from(skip))
             .fetch_all(store.reader())
             .await?;
@@ -265,7 +263,7 @@ impl Delivery {
         for row in &rows {
             page.push(Self::from_row(store, row).await?);
         }
-        Ok((page, total))
+        Ok((page, u64::try_from(total).unwrap_or(0)))
     }
 
     /// One delivery of an endpoint.

@@ -1,4 +1,5 @@
-//! News of the node: who is publishing here, under which lease, and what became of broadcasts that a crash cut off.
+//! News of the node: who is publishing here, and under which lease. What became of broadcasts that a crash cut off is in
+//! `recover.rs`.
 //!
 //! News are written in groups, one commit for all that waited: a thousand encoders that connect in the same second cost a
 //! few commits and not a thousand.
@@ -7,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use weir_shared::id::{ProjectId, StreamId, StreamKey};
+use weir_shared::id::{ProjectId, StreamKey};
 
 use super::{ATTEMPTS, Consequences, Control, Refused, owned::Held};
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
         events::HealthWarning,
         lifecycle::{Action, Event, IllegalMove, Slot, Status, Step, Timers},
         model::{Limits, Stream},
-        node::{News, StreamPolicy},
+        node::News,
         notice::Notice,
         store::{Claim, Lease, Millis, StoreError, Tx, now},
     },
@@ -23,33 +24,29 @@ use crate::{
 };
 
 /// How long a lease holds without being renewed: an origin that died is replaced after this.
-const LEASE: Duration = Duration::from_secs(10);
+pub(super) const LEASE: Duration = Duration::from_secs(10);
 /// How often leases and grace times are looked at.
 const BEAT: Duration = Duration::from_millis(250);
 /// Leases are renewed when less than this is left of them.
 const RENEW_BELOW: Duration = Duration::from_secs(5);
 /// News and leases written in one unit of work.
-const GROUP: usize = 256;
+pub(super) const GROUP: usize = 256;
 /// How often what is out of date is forgotten.
 const TIDY: Duration = Duration::from_secs(3600);
-/// Streams read at once when the node starts.
-const BATCH: u32 = 500;
-/// How long after its lease ran out an origin may still come back to its broadcasts; then another one ends them.
-const ABANDONED_AFTER: Duration = Duration::from_secs(30);
-/// How often is looked for such broadcasts.
+/// How often is looked for broadcasts whose origin is gone.
 const LOOK_FOR_ABANDONED: Duration = Duration::from_secs(5);
 
-fn millis(duration: Duration) -> Millis {
+pub(super) fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }
 
 /// One thing that happened to a stream of this node.
 #[derive(Debug, Clone)]
-struct Item {
-    key: StreamKey,
-    event: Event,
+pub(super) struct Item {
+    pub(super) key: StreamKey,
+    pub(super) event: Event,
     /// What this node holds; a publisher that connects brings the lease of its slot.
-    held: Vec<Lease>,
+    pub(super) held: Vec<Lease>,
 }
 
 /// What has to follow once the unit of work is committed.
@@ -99,7 +96,7 @@ impl Control {
     }
 
     /// Writes a group in one unit of work, then lets the node follow.
-    async fn write(&self, items: Vec<Item>) -> Vec<(StreamKey, Refused)> {
+    pub(super) async fn write(&self, items: Vec<Item>) -> Vec<(StreamKey, Refused)> {
         let mut attempt = 0;
         let results = loop {
             attempt += 1;
@@ -235,7 +232,7 @@ impl Control {
     async fn follow_up(&self, written: Written) {
         let Written { stream, leases, .. } = &written;
         if written.changed {
-            self.node.apply(StreamPolicy::of(stream, &written.limits));
+            self.apply(stream, &written.limits);
         }
         self.act(stream, &written.actions);
         if written.elsewhere {
@@ -265,53 +262,8 @@ impl Control {
         }
     }
 
-    /// Tells the node all it has to know, and picks up broadcasts that were live when this node died: their encoders
-    /// have the grace time to come back.
-    pub async fn recover(&self) -> Result<(), Refused> {
-        let read = |after: Option<StreamId>| {
-            let store = self.store.clone();
-            tokio::spawn(async move { store.streams_after(after.as_ref(), BATCH).await })
-        };
-        let mut next = read(None);
-        loop {
-            let batch = next.await.map_err(|_| StoreError::Busy)??;
-            let Some(last) = batch.last() else { return Ok(()) };
-            // Read while the node takes in the ones before.
-            next = read(Some(last.id.clone()));
-            self.take_in_streams(&batch).await?;
-            for stream in batch.iter().filter(|stream| stream.status() == Status::Live) {
-                self.pick_up(&stream.key).await?;
-            }
-        }
-    }
-
-    /// Takes over what of a live stream nobody owns: its publishers are gone, as far as anybody knows.
-    /// False: there was nothing to take over.
-    async fn pick_up(&self, key: &StreamKey) -> Result<bool, Refused> {
-        let mut left = Vec::new();
-        for slot in Slot::ALL {
-            match self.claim(key, slot, Claim::Free).await {
-                Ok(lease) => left.push((slot, lease)),
-                // It lives on another origin.
-                Err(StoreError::NotOwner) => {}
-                Err(other) => return Err(other.into()),
-            }
-        }
-        let held: Vec<Lease> = left.iter().map(|(_, lease)| lease.clone()).collect();
-        let found = !held.is_empty();
-        let items = left.into_iter().map(|(slot, _)| Item {
-            key: key.clone(),
-            event: Event::Left(slot),
-            held: held.clone(),
-        });
-        match self.write(items.collect()).await.pop() {
-            Some((_, refused)) => Err(refused),
-            None => Ok(found),
-        }
-    }
-
     /// Tells of something that changes nothing about a live stream. Streams that are not live, or not known, have no news.
-    async fn tell(&self, key: &StreamKey, notice: Notice) -> Result<(), Refused> {
+    pub(super) async fn tell(&self, key: &StreamKey, notice: Notice) -> Result<(), Refused> {
         let at = now();
         let mut tx = self.store.begin().await?;
         let stream = tx.stream_by_key(key).await?;
@@ -325,18 +277,6 @@ impl Control {
     /// Something about a stream's ingest has begun to be wrong.
     pub async fn warn(&self, key: &StreamKey, warning: HealthWarning) -> Result<(), Refused> {
         self.tell(key, Notice::HealthWarning(warning)).await
-    }
-
-    /// Ends what an origin that is gone for good has left behind.
-    async fn pick_up_abandoned(&self) -> Result<(), Refused> {
-        let before = now().saturating_sub(millis(ABANDONED_AFTER));
-        for key in self.store.abandoned(before, BATCH).await? {
-            tracing::warn!(key = %redacted(&key), "the origin of this broadcast is gone");
-            if self.pick_up(&key).await? {
-                self.tell(&key, Notice::BroadcastingFailed).await?;
-            }
-        }
-        Ok(())
     }
 
     /// Hears news, renews leases and lets time go by, until told to stop.

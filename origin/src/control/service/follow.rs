@@ -3,7 +3,7 @@
 //! Before this: `fleet.rs` by way of [`Store::changes`](crate::control::store::Store::changes). After this: `node.rs`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
@@ -16,8 +16,7 @@ use crate::{
     control::{
         lifecycle::Status,
         model::{Limits, Stream},
-        node::StreamPolicy,
-        store::{Changed, Lease},
+        store::{Changed, Lease, StoreError},
     },
     ingest::redacted,
 };
@@ -25,29 +24,29 @@ use crate::{
 /// Streams read at once.
 const BATCH: usize = 500;
 
-/// What has changed elsewhere since the last look.
-#[derive(Debug, PartialEq, Eq)]
-enum News {
-    These(BTreeSet<StreamKey>),
-    /// It can't be told which.
-    Any,
+/// What has changed since the last look, as far as this node has not done it itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct News {
+    keys: BTreeSet<StreamKey>,
+    /// Projects whose streams may have more, or less, than before.
+    projects: BTreeSet<ProjectId>,
+    /// Something was missed: it can't be told what.
+    any: bool,
 }
 
 impl News {
-    fn add(self, told: Result<Changed, TryRecvError>) -> Self {
-        match (self, told) {
-            (Self::These(mut keys), Ok(Changed::Elsewhere { key })) => {
-                keys.insert(key);
-                Self::These(keys)
-            }
-            (_, Ok(Changed::Missed) | Err(TryRecvError::Lagged(_))) => Self::Any,
-            (known, _) => known,
+    fn add(&mut self, told: Result<Changed, TryRecvError>) {
+        match told {
+            Ok(Changed::Elsewhere { key }) => self.keys.extend([key]),
+            Ok(Changed::Limits { project, .. }) => self.projects.extend([project]),
+            Ok(Changed::Missed) | Err(TryRecvError::Lagged(_)) => self.any = true,
+            Ok(Changed::Here { .. }) | Err(TryRecvError::Empty | TryRecvError::Closed) => {}
         }
     }
 }
 
 impl Control {
-    /// Does what other origins wrote, until `stop`.
+    /// Does what other origins wrote, and takes new limits to the streams they concern, until `stop`.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let mut changes = self.store.changes();
         loop {
@@ -59,16 +58,17 @@ impl Control {
                     Err(RecvError::Closed) => return,
                 },
             };
-            let mut news = News::These(BTreeSet::new()).add(first);
+            let mut news = News::default();
+            news.add(first);
             loop {
                 match changes.try_recv() {
                     Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-                    told => news = news.add(told),
+                    told => news.add(told),
                 }
             }
-            let done = match news {
-                News::These(keys) => self.take_in(&keys.into_iter().collect::<Vec<_>>()).await,
-                News::Any => self.take_in_all().await,
+            let done = match news.any {
+                true => self.take_in_all().await.map(drop),
+                false => self.take_in_these(news).await,
             };
             if let Err(error) = done {
                 tracing::warn!(%error, "what other origins changed could not be read");
@@ -76,14 +76,43 @@ impl Control {
         }
     }
 
-    /// Tells the node all it has to know.
-    async fn take_in_all(&self) -> Result<(), Refused> {
-        let mut after: Option<StreamId> = None;
+    /// Tells the node all it has to know. Gives the streams that are live, here or elsewhere.
+    pub(super) async fn take_in_all(&self) -> Result<BTreeSet<StreamKey>, Refused> {
+        let read = |after: Option<StreamId>| {
+            let store = self.store.clone();
+            tokio::spawn(async move { store.streams_after(after.as_ref(), BATCH as u32).await })
+        };
+        let mut live = BTreeSet::new();
+        let mut next = read(None);
         loop {
-            let batch = self.store.streams_after(after.as_ref(), BATCH as u32).await?;
-            let Some(last) = batch.last() else { return Ok(()) };
-            after = Some(last.id.clone());
+            let batch = next.await.map_err(|_| StoreError::Busy)??;
+            let Some(last) = batch.last() else { return Ok(live) };
+            // Read while the node takes in the ones before.
+            next = read(Some(last.id.clone()));
             self.take_in_streams(&batch).await?;
+            live.extend(batch.into_iter().filter(|s| s.status() == Status::Live).map(|s| s.key));
+        }
+    }
+
+    async fn take_in_these(&self, news: News) -> Result<(), Refused> {
+        self.take_in(&news.keys.into_iter().collect::<Vec<_>>()).await?;
+        for project in &news.projects {
+            self.take_in_project(project).await?;
+        }
+        Ok(())
+    }
+
+    /// All streams of a project. What is made meanwhile has the new limits from the start.
+    async fn take_in_project(&self, project: &ProjectId) -> Result<(), Refused> {
+        // Known before the first stream is read: whoever writes one from now on applies them.
+        self.limits(project).await?;
+        let mut after: Option<Stream> = None;
+        loop {
+            let read = self.store.project_streams_after(project, after.as_ref(), BATCH as u32);
+            let mut batch = read.await?;
+            self.take_in_streams(&batch).await?;
+            let Some(last) = batch.pop() else { return Ok(()) };
+            after = Some(last);
         }
     }
 
@@ -103,12 +132,11 @@ impl Control {
     pub(super) async fn take_in_streams(&self, streams: &[Stream]) -> Result<(), Refused> {
         let mut known: BTreeMap<&ProjectId, Limits> = BTreeMap::new();
         for stream in streams {
-            let limits = match known.get(&stream.project) {
-                Some(limits) => limits.clone(),
-                None => self.limits(&stream.project).await?,
+            let limits = match known.entry(&stream.project) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(self.limits(&stream.project).await?),
             };
-            self.node.apply(StreamPolicy::of(stream, &limits));
-            known.insert(&stream.project, limits);
+            self.apply(stream, limits);
             self.agree(stream).await?;
         }
         Ok(())
@@ -186,16 +214,26 @@ mod tests {
 
     #[test]
     fn what_was_missed_is_more_than_what_was_heard() {
-        let key: StreamKey = "show".parse().unwrap();
-        let elsewhere = || Ok(Changed::Elsewhere { key: key.clone() });
+        let (key, project): (StreamKey, ProjectId) = ("show".parse().unwrap(), "acme".parse().unwrap());
         let here = Ok(Changed::Here {
             key: key.clone(),
             version: Some(1),
         });
-        let none = || News::These(BTreeSet::new());
-        assert_eq!(none().add(here), none(), "the node did that itself");
-        assert_eq!(none().add(elsewhere()), News::These(BTreeSet::from([key.clone()])));
-        assert_eq!(none().add(Ok(Changed::Missed)).add(elsewhere()), News::Any);
-        assert_eq!(none().add(Err(TryRecvError::Lagged(3))), News::Any);
+        let mut news = News::default();
+        news.add(here);
+        assert_eq!(news, News::default(), "the node did that itself");
+        news.add(Ok(Changed::Elsewhere { key: key.clone() }));
+        let limits = Changed::Limits {
+            project: project.clone(),
+            version: 1,
+        };
+        news.add(Ok(limits));
+        assert_eq!((&news.keys, &news.projects), (&[key].into(), &[project].into()));
+        assert!(!news.any);
+        for missed in [Ok(Changed::Missed), Err(TryRecvError::Lagged(3))] {
+            let mut news = News::default();
+            news.add(missed);
+            assert!(news.any);
+        }
     }
 }

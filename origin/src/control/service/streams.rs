@@ -6,7 +6,6 @@ use super::{ATTEMPTS, Consequences, Control, IfMatch, Refused, Renewal};
 use crate::control::{
     lifecycle::{Action, Event, State, Status},
     model::{Limits, OnRotate, Settings, Stream},
-    node::StreamPolicy,
     notice::Notice,
     secret,
     store::{Millis, Replay, StoreError, now},
@@ -73,6 +72,10 @@ impl Control {
             });
         }
         let stream = stream_of(project, new, at)?;
+        // One that could not be pushed is not made.
+        if let Some(limit) = self.node.full_for(&stream.key) {
+            return Err(Refused::Full { limit });
+        }
         tx.insert_stream(&stream).await.map_err(|error| match error {
             StoreError::Taken => Refused::Taken("streamKey"),
             other => Refused::Store(other),
@@ -83,7 +86,7 @@ impl Control {
         }
         self.outbox.record(&mut tx, Notice::Created, &stream, at).await?;
         tx.commit().await?;
-        self.node.apply(StreamPolicy::of(&stream, &limits));
+        self.apply(&stream, &limits);
         Ok(Created {
             stream,
             replayed: false,

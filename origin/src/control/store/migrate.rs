@@ -24,6 +24,11 @@ const STEPS: &[(i64, &str, &str)] = &[
     ),
     (6, "secrets", include_str!("../../../migrations/0006_secrets.sql")),
     (
+        7,
+        "limits changes",
+        include_str!("../../../migrations/0007_limits_changes.sql"),
+    ),
+    (
         20,
         "recordings",
         include_str!("../../../migrations/0020_recordings.sql"),

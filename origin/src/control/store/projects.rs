@@ -1,6 +1,6 @@
 //! Projects and plans in the store.
 
-use sqlx::{AnyConnection, Row as _};
+use sqlx::{AnyConnection, Row as _, any::AnyRow};
 use weir_shared::id::{PlanId, ProjectId};
 
 use super::{Millis, Store, StoreError, Tx, now};
@@ -64,6 +64,18 @@ impl Store {
         limits(&mut connection, project).await
     }
 
+    /// Projects whose limits were changed at or after a moment, each with how often in all; at most `limit`.
+    pub async fn limits_changed_since(&self, since: Millis, limit: u32) -> Result<Vec<(ProjectId, i64)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, limits_version FROM projects WHERE limits_changed_at >= $1 ORDER BY limits_changed_at LIMIT $2",
+        )
+        .bind(since)
+        .bind(i64::from(limit))
+        .fetch_all(self.reader())
+        .await?;
+        limits_versions(&rows)
+    }
+
     /// In order of their names, at most `limit`.
     pub async fn list_plans(&self, limit: u32) -> Result<Vec<Plan>, StoreError> {
         let rows = sqlx::query("SELECT id, doc, created_at FROM plans ORDER BY id LIMIT $1")
@@ -79,21 +91,38 @@ impl Tx {
         limits(self.connection(), project).await
     }
 
-    /// Adds or changes a plan. A change holds for its projects at once.
-    pub async fn put_plan(&mut self, id: &PlanId, limits: &Limits, at: Millis) -> Result<(), StoreError> {
+    /// Adds or changes a plan. A change holds for its projects at once: followers hear of each.
+    pub async fn put_plan(&mut self, plan: &Plan, at: Millis) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO plans (id, doc, created_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET doc = excluded.doc",
         )
-        .bind(id.as_str().to_owned())
-        .bind(serde_json::to_string(limits)?)
-        .bind(at)
+        .bind(plan.id.as_str().to_owned())
+        .bind(serde_json::to_string(&plan.limits)?)
+        .bind(plan.created_at)
         .execute(self.connection())
         .await?;
-        Ok(())
+        let rows = sqlx::query(
+            "UPDATE projects SET limits_version = limits_version + 1, limits_changed_at = $1 WHERE plan = $2 \
+             RETURNING id, limits_version",
+        )
+        .bind(at)
+        .bind(plan.id.as_str().to_owned())
+        .fetch_all(self.connection())
+        .await?;
+        self.note_limits(&rows)
     }
 
-    /// Adds or changes a project. Its plan has to exist.
-    pub async fn put_project(&mut self, project: &Project) -> Result<(), StoreError> {
+    /// Adds or changes a project. Its plan has to exist; followers hear if it is another one than before.
+    pub async fn put_project(&mut self, project: &Project, at: Millis) -> Result<(), StoreError> {
+        let moved = sqlx::query(
+            "UPDATE projects SET limits_version = limits_version + 1, limits_changed_at = $1 \
+             WHERE id = $2 AND plan <> $3 RETURNING id, limits_version",
+        )
+        .bind(at)
+        .bind(project.id.as_str().to_owned())
+        .bind(project.plan.as_str().to_owned())
+        .fetch_all(self.connection())
+        .await?;
         sqlx::query(
             "INSERT INTO projects (id, plan, name, created_at) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (id) DO UPDATE SET plan = excluded.plan, name = excluded.name",
@@ -104,24 +133,47 @@ impl Tx {
         .bind(project.created_at)
         .execute(self.connection())
         .await?;
+        self.note_limits(&moved)
+    }
+
+    fn note_limits(&mut self, rows: &[AnyRow]) -> Result<(), StoreError> {
+        let changed = limits_versions(rows)?;
+        self.limits_changed.extend(changed);
         Ok(())
     }
 }
 
+/// Projects and how often their limits were changed.
+fn limits_versions(rows: &[AnyRow]) -> Result<Vec<(ProjectId, i64)>, StoreError> {
+    let mut versions = Vec::with_capacity(rows.len());
+    for row in rows {
+        let id: String = row.try_get("id")?;
+        // A name that this program could not have written is nobody's.
+        if let Ok(id) = id.parse() {
+            versions.push((id, row.try_get("limits_version")?));
+        }
+    }
+    Ok(versions)
+}
+
 async fn limits(connection: &mut AnyConnection, project: &ProjectId) -> Result<Option<Limits>, StoreError> {
     let row = sqlx::query(
-        "SELECT plans.doc AS doc FROM projects JOIN plans ON plans.id = projects.plan WHERE projects.id = $1",
+        "SELECT plans.doc AS doc, projects.limits_version FROM projects JOIN plans ON plans.id = projects.plan \
+         WHERE projects.id = $1",
     )
     .bind(project.as_str().to_owned())
     .fetch_optional(connection)
     .await?;
     let Some(row) = row else { return Ok(None) };
     let text: String = row.try_get("doc")?;
-    Ok(Some(serde_json::from_str(&text)?))
+    Ok(Some(Limits {
+        changes: row.try_get("limits_version")?,
+        ..serde_json::from_str(&text)?
+    }))
 }
 
 /// `None`: a name this program could not have written.
-fn project(row: &sqlx::any::AnyRow) -> Result<Option<Project>, StoreError> {
+fn project(row: &AnyRow) -> Result<Option<Project>, StoreError> {
     let (id, plan): (String, String) = (row.try_get("id")?, row.try_get("plan")?);
     let (Ok(id), Ok(plan)) = (id.parse(), plan.parse()) else {
         return Ok(None);
@@ -134,7 +186,7 @@ fn project(row: &sqlx::any::AnyRow) -> Result<Option<Project>, StoreError> {
     }))
 }
 
-fn plan(row: &sqlx::any::AnyRow) -> Result<Option<Plan>, StoreError> {
+fn plan(row: &AnyRow) -> Result<Option<Plan>, StoreError> {
     let (id, text): (String, String) = (row.try_get("id")?, row.try_get("doc")?);
     let Ok(id) = id.parse() else { return Ok(None) };
     Ok(Some(Plan {

@@ -99,6 +99,27 @@ impl Store {
         rows.iter().map(|row| document(row, &self.vault)).collect()
     }
 
+    /// The next streams of a project in the order of its lists, newest first, after one that was read: for walking
+    /// through all of them.
+    pub async fn project_streams_after(
+        &self,
+        project: &ProjectId,
+        after: Option<&Stream>,
+        limit: u32,
+    ) -> Result<Vec<Stream>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT doc, secrets FROM streams WHERE project = $1 AND (created_at, id) < ($2, $3) \
+             ORDER BY created_at DESC, id DESC LIMIT $4",
+        )
+        .bind(project.as_str().to_owned())
+        .bind(after.map_or(Millis::MAX, |stream| stream.created_at))
+        .bind(after.map_or("", |stream| stream.id.as_str()).to_owned())
+        .bind(i64::from(limit))
+        .fetch_all(self.reader())
+        .await?;
+        rows.iter().map(|row| document(row, &self.vault)).collect()
+    }
+
     /// Streams of one project, of every status.
     pub async fn count_streams(&self, project: &ProjectId) -> Result<u64, StoreError> {
         let mut connection = self.reader().acquire().await?;
