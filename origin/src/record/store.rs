@@ -23,7 +23,7 @@ use weir_shared::{
 use super::metrics::Metrics;
 
 /// Longest time for one request to the store; a segment of 64 MB needs 18 Mbit/s for it.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a put that was acknowledged is looked for before it is put again.
 const LOOKS: u32 = 3;
