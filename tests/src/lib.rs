@@ -11,6 +11,7 @@
 //! | [`api`] | the REST API without a socket |
 //! | [`folder`] | folders that are gone when their test is |
 //! | [`crash`] | `kill -9` at random moments |
+//! | [`victim`] | processes that are killed |
 //! | [`record_crash`] | `kill -9` at random moments of a recording |
 //! | [`history`] | what a viewer of a whole rendition would have to put up with |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
@@ -28,3 +29,4 @@ pub mod receiver;
 pub mod record_crash;
 pub mod rest;
 pub mod site;
+pub mod victim;

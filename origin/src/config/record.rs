@@ -42,6 +42,8 @@ pub struct Thumbnails {
     pub every: HumanDuration,
     /// Longest side, in pixels.
     pub size: u32,
+    /// Longest time for one picture.
+    pub timeout: HumanDuration,
     /// Processes at once, of all recordings together.
     pub processes: usize,
     /// The program: a name that is looked for in PATH, or an absolute path.
@@ -54,6 +56,7 @@ impl Default for Thumbnails {
             enabled: true,
             every: HumanDuration(Duration::from_secs(10)),
             size: 240,
+            timeout: HumanDuration(Duration::from_secs(10)),
             processes: 1,
             ffmpeg: "ffmpeg".to_owned(),
         }
@@ -67,6 +70,7 @@ impl Thumbnails {
             ffmpeg: self.ffmpeg.clone(),
             every: self.every.0,
             size: self.size,
+            timeout: self.timeout.0,
             processes: self.processes,
         })
     }
@@ -77,6 +81,8 @@ impl Thumbnails {
         expect(every, "record.thumbnails.every", "1s to 10min");
         let size = (32..=1920).contains(&self.size);
         expect(size, "record.thumbnails.size", "32 to 1920 pixels");
+        let timeout = (Duration::from_millis(100)..=seconds(60)).contains(&self.timeout.0);
+        expect(timeout, "record.thumbnails.timeout", "100ms to 1min");
         let processes = (1..=64).contains(&self.processes);
         expect(processes, "record.thumbnails.processes", "1 to 64");
         let program = !self.ffmpeg.is_empty();

@@ -57,6 +57,8 @@ pub struct Settings {
     pub every: Duration,
     /// Longest side of a picture, in pixels.
     pub size: u32,
+    /// Longest time for one picture.
+    pub timeout: Duration,
     /// Processes at once, of all recordings together.
     pub processes: usize,
 }
@@ -106,7 +108,7 @@ impl Thumbnails {
 
     async fn ffmpeg(&self) -> Option<&Ffmpeg> {
         let look = async {
-            match Ffmpeg::find(&self.settings.ffmpeg).await {
+            match Ffmpeg::find(&self.settings.ffmpeg, self.settings.timeout).await {
                 Ok(ffmpeg) => Some(ffmpeg),
                 Err(why) => {
                     let program = &self.settings.ffmpeg;

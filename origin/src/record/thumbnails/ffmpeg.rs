@@ -17,8 +17,6 @@ use tokio::{
     time::timeout,
 };
 
-/// Longest time for one picture.
-const TIME: Duration = Duration::from_secs(10);
 /// Largest picture, in bytes.
 const PICTURE_LIMIT: u64 = 1 << 20;
 /// Most of a complaint that is read, in bytes.
@@ -56,6 +54,8 @@ impl NoPicture {
 #[derive(Debug, Clone)]
 pub struct Ffmpeg {
     program: String,
+    /// Longest time for one picture.
+    timeout: Duration,
     /// Whether `nice` is there to give it the lowest priority.
     has_nice: bool,
 }
@@ -75,9 +75,10 @@ impl Drop for Running {
 
 impl Ffmpeg {
     /// Looks whether there is such a program.
-    pub async fn find(program: &str) -> Result<Self, NoPicture> {
+    pub async fn find(program: &str, timeout: Duration) -> Result<Self, NoPicture> {
         let mut ffmpeg = Self {
             program: program.to_owned(),
+            timeout,
             has_nice: true,
         };
         // Without `nice` the program is asked by itself.
@@ -173,7 +174,7 @@ impl Ffmpeg {
                 complaint: first_line(&complaint?),
             })
         };
-        match timeout(TIME, talk).await {
+        match timeout(self.timeout, talk).await {
             Ok(said) => said.map_err(NoPicture::NotStarted),
             Err(_) => Err(NoPicture::TooSlow),
         }
