@@ -40,8 +40,10 @@ use crate::{
 pub const FOLDER: &str = "WEIR_RECORD_CRASH_FOLDER";
 /// Longest life after the first part, in milliseconds.
 const LIFE_MS: u64 = 2500;
-/// Longest wait for a part, or for a recording to be finished.
+/// Longest wait for a part.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for a recording to be finished: thumbnails are taken with what a machine has left.
+const FINISH_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The killed process: an origin that records everything, says where it listens, and runs until it is killed.
 pub async fn serve_until_killed() -> anyhow::Result<()> {
@@ -160,7 +162,7 @@ async fn watch(http: SocketAddr, key: String, rendition: &'static str, seen: Arc
 /// The recording is finished, whole and continuous.
 async fn verify(folder: &Path, killed: &Killed, outcome: &mut Outcome) -> anyhow::Result<()> {
     let journal = folder.join("journal").join(&killed.key);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + FINISH_PATIENCE;
     while journal.exists() {
         anyhow::ensure!(Instant::now() < deadline, "{} was not finished", killed.key);
         tokio::time::sleep(Duration::from_millis(10)).await;
