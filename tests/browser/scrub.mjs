@@ -47,7 +47,9 @@ async function jump(page, share, stay) {
     const [start, end] = [video.seekable.start(0), video.seekable.end(0)];
     const newest = record.frames.findLast((frame) => frame.code !== null);
     const to = share === 1 ? end - 1 : start + 0.5 + share * (end - start);
-    window.scrub = { frames: record.frames.length, at: performance.now() };
+    window.scrub = { frames: Infinity, at: performance.now() };
+    // Until then pictures are still those of before.
+    video.addEventListener("seeked", () => (window.scrub.frames = record.frames.length), { once: true });
     video.currentTime = to;
     video.play();
     return { start, end, to, before: { code: newest.code, currentTime: newest.currentTime } };
@@ -75,7 +77,9 @@ async function jump(page, share, stay) {
 }
 
 function faults(jumps, record, stay) {
-  const broken = record.errors.map((error) => `${error.fatal ? "fatal" : "non-fatal"} error: ${error.what}`);
+  // A jump ends the requests that are under way: hls.js tells of that, too.
+  const errors = record.errors.filter((error) => error.fatal || !error.what.includes("networkError aborted"));
+  const broken = errors.map((error) => `${error.fatal ? "fatal" : "non-fatal"} error: ${error.what}`);
   for (const { share, ...seen } of jumps) {
     const at = share === 1 ? "live" : `${share * 100} %`;
     if (Math.abs(seen.missedBySeconds) > TOLERANCE_SECONDS) broken.push(`${at}: the picture is off by ${seen.missedBySeconds} s`);

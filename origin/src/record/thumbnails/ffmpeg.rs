@@ -85,10 +85,11 @@ impl Ffmpeg {
         if let Err(NoPicture::NotStarted(_)) = ffmpeg.run(&["-version"], Bytes::new()).await {
             ffmpeg.has_nice = false;
         }
-        let said = ffmpeg.run(&["-version"], Bytes::new()).await?;
-        match said.output.starts_with(b"ffmpeg version") {
-            true => Ok(ffmpeg),
-            false => Err(NoPicture::Refused(said.complaint)),
+        match ffmpeg.run(&["-version"], Bytes::new()).await {
+            Ok(said) if !said.output.starts_with(b"ffmpeg version") => Err(NoPicture::Refused(said.complaint)),
+            // A busy machine, perhaps: pictures will tell.
+            Ok(_) | Err(NoPicture::TooSlow) => Ok(ffmpeg),
+            Err(error) => Err(error),
         }
     }
 
