@@ -20,7 +20,7 @@ use weir_tests::{
 };
 
 /// Longest wait for something that must come.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An origin, its edge, and a stream whose broadcasts are recorded.
 struct Show {
@@ -36,6 +36,7 @@ fn config(folder: &Folder) -> Config {
     config.record.journal = folder.join("journal");
     config.record.thumbnails.enabled = true;
     config.record.thumbnails.every = HumanDuration(Duration::from_secs(2));
+    config.record.thumbnails.timeout = HumanDuration(Duration::from_secs(60));
     config
 }
 
@@ -249,16 +250,43 @@ async fn a_hanging_ffmpeg_holds_nothing_up() -> anyhow::Result<()> {
     let folder = Folder::new("thumbnails-hang")?;
     let mut config = config(&folder);
     config.record.thumbnails.ffmpeg = pretender(&folder, "exec sleep 600")?.display().to_string();
-    // Longer than the broadcast: it is over, completed and playable while the first picture is still waited for.
-    config.record.thumbnails.timeout = HumanDuration(Duration::from_secs(8));
+    // It is over, completed and playable while the first picture is still waited for.
+    config.record.thumbnails.timeout = HumanDuration(Duration::from_secs(600));
     let show = Show::open(config).await?;
     let broadcast = show.push().await?;
     show.until(|r| r["duration"].as_f64() > Some(3.0)).await?;
     broadcast.end().await?;
     show.plays_without_thumbnails().await?;
     assert_eq!(show.outcomes("too_slow").await?, 0.0);
-    // Its time comes, and the process is gone.
+    // Nor does the end of the node wait for it: the next one goes on with what is left.
+    let journal = folder.join("journal").join(show.text("/streamKey"));
+    show.site.shutdown().await;
+    assert!(journal.exists());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_ffmpeg_is_ended() -> anyhow::Result<()> {
+    let folder = Folder::new("thumbnails-slow")?;
+    let mut config = config(&folder);
+    let pid = folder.join("pid");
+    let sleeps = format!("echo $$ >> {}\nexec sleep 600", pid.display());
+    config.record.thumbnails.ffmpeg = pretender(&folder, &sleeps)?.display().to_string();
+    config.record.thumbnails.timeout = HumanDuration(Duration::from_millis(300));
+    let show = Show::open(config).await?;
+    let broadcast = show.push().await?;
     show.until_outcomes("too_slow", 1.0).await?;
+    let first = std::fs::read_to_string(&pid).unwrap_or_default();
+    if let Some(first) = first.lines().next() {
+        let process = PathBuf::from(format!("/proc/{first}"));
+        let since = Instant::now();
+        while process.exists() {
+            anyhow::ensure!(since.elapsed() < PATIENCE, "process {first} goes on");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    broadcast.end().await?;
+    show.plays_without_thumbnails().await?;
     show.site.shutdown().await;
     Ok(())
 }

@@ -75,7 +75,7 @@ impl Site {
             }
             anyhow::Ok(())
         };
-        tokio::time::timeout(Duration::from_secs(10), wait)
+        tokio::time::timeout(Duration::from_secs(30), wait)
             .await
             .with_context(|| format!("never {status}"))?
     }

@@ -56,7 +56,7 @@ impl Default for Thumbnails {
             enabled: true,
             every: HumanDuration(Duration::from_secs(10)),
             size: 240,
-            timeout: HumanDuration(Duration::from_secs(10)),
+            timeout: HumanDuration(Duration::from_secs(30)),
             processes: 1,
             ffmpeg: "ffmpeg".to_owned(),
         }

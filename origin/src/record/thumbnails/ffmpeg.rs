@@ -1,4 +1,4 @@
-//! One picture out of a key frame, by an ffmpeg process of its own: with the lowest priority, without this process's
+//! One picture out of a key frame, by an ffmpeg process of its own: with a low priority, without this process's
 //! environment, with an end to its time, its memory and what is read of it. What it does wrong costs a picture.
 //!
 //! Before this: `thumbnails.rs`. After this: the `ffmpeg` program.
@@ -17,6 +17,9 @@ use tokio::{
     time::timeout,
 };
 
+/// How much it stands back: it has a tenth of what others have of a busy processor. With more it would starve on machines that
+/// are always busy.
+const NICENESS: &str = "10";
 /// Largest picture, in bytes.
 const PICTURE_LIMIT: u64 = 1 << 20;
 /// Most of a complaint that is read, in bytes.
@@ -56,7 +59,7 @@ pub struct Ffmpeg {
     program: String,
     /// Longest time for one picture.
     timeout: Duration,
-    /// Whether `nice` is there to give it the lowest priority.
+    /// Whether `nice` is there to give it a low priority.
     has_nice: bool,
 }
 
@@ -139,7 +142,7 @@ impl Ffmpeg {
         let mut command = match self.has_nice {
             true => {
                 let mut command = Command::new("nice");
-                command.args(["-n", "19", &self.program]);
+                command.args(["-n", NICENESS, &self.program]);
                 command
             }
             false => Command::new(&self.program),
