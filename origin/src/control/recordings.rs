@@ -64,10 +64,9 @@ impl Recordings {
             // Streams that the store does not know (`any_key`) are nobody's business.
             (None, None) => return Ok(()),
             (None, Some(stream)) => {
-                let started_at = match told {
-                    Told::Started { at_ms } => Millis::try_from(*at_ms).unwrap_or(at),
-                    Told::Completed { .. } | Told::Failed { .. } | Told::Thumbnails => at,
-                };
+                // The others are of a recording that was deleted meanwhile.
+                let Told::Started { at_ms } = told else { return Ok(()) };
+                let started_at = Millis::try_from(*at_ms).unwrap_or(at);
                 let row = RecordingRow {
                     key: key.clone(),
                     name: name.clone(),

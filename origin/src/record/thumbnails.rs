@@ -250,7 +250,9 @@ impl Taker<'_> {
         if taken < published + (published / STALE_SHARE).max(1) {
             return Ok(published);
         }
-        self.publish(Growth::Running).await?;
+        if self.publish(Growth::Running).await? && published == 0 {
+            tell(self.recording, self.shared, Told::Thumbnails).await;
+        }
         Ok(taken)
     }
 
@@ -258,19 +260,19 @@ impl Taker<'_> {
         // The last rows of the track are there when nothing of the recording is missing any more.
         let mut progress = self.recording.progress();
         let is_over = progress.wait_for(|progress| progress.settled).await.is_ok();
-        match is_over {
-            true => self.publish(Growth::Finished).await,
-            false => Ok(()),
+        if is_over && self.publish(Growth::Finished).await? {
+            tell(self.recording, self.shared, Told::Thumbnails).await;
         }
+        Ok(())
     }
 
-    async fn publish(&self, growth: Growth) -> Result<(), Failure> {
+    /// Whether there is anything to publish.
+    async fn publish(&self, growth: Growth) -> Result<bool, Failure> {
         let Some(text) = self.recording.read(|ledger| manifest::thumbnails(ledger, growth)) else {
-            return Ok(());
+            return Ok(false);
         };
         self.put(THUMBNAILS, text.into()).await?;
-        tell(self.recording, self.shared, Told::Thumbnails).await;
-        Ok(())
+        Ok(true)
     }
 
     fn at(&self, object: &str) -> Path {

@@ -66,7 +66,8 @@ async fn run(recording: &Arc<Recording>, shared: &Arc<Shared>) {
     let mut flights: JoinSet<Landed> = JoinSet::new();
     let mut flying: HashSet<ObjectName> = HashSet::new();
     let mut published = 0;
-    let mut told_start = false;
+    // What is finished was told, and may have been deleted since.
+    let mut told_start = recording.read(|ledger| ledger.finalised);
     loop {
         let room = IN_FLIGHT.saturating_sub(flying.len());
         for pending in recording.read(|ledger| ledger.pending(room, |name| flying.contains(name))) {
