@@ -14,10 +14,6 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
 use weir_loadtest::synthetic::Synthetic;
 use weir_origin::config::Config;
 use weir_shared::config::Secret;
