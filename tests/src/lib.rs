@@ -11,6 +11,7 @@
 //! | [`api`] | the REST API without a socket |
 //! | [`folder`] | folders that are gone when their test is |
 //! | [`crash`] | `kill -9` at random moments |
+//! | [`victim`] | processes that are killed |
 //! | [`record_crash`] | `kill -9` at random moments of a recording |
 //! | [`relay`] | a TCP line that can stand still |
 //! | [`flood`], [`lossy`] | SRT under a flood of handshakes, and through a link that loses |
@@ -32,3 +33,4 @@ pub mod record_crash;
 pub mod relay;
 pub mod rest;
 pub mod site;
+pub mod victim;

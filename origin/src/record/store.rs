@@ -23,7 +23,7 @@ use weir_shared::{
 use super::metrics::Metrics;
 
 /// Longest time for one request to the store; a segment of 64 MB needs 18 Mbit/s for it.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a put that was acknowledged is looked for before it is put again.
 const LOOKS: u32 = 3;
@@ -126,11 +126,19 @@ impl Problem {
                     Self::JournalFails => Self::Unreachable,
                     told => told,
                 },
+                None if says_full(error) => Self::NoSpace,
                 None if matches!(error, E::Generic { .. } | E::JoinError { .. }) => Self::Unreachable,
                 None => Self::Refused,
             },
         }
     }
+}
+
+/// Whether a store that is reached over HTTP says that it is full: 507, or a quota. The crate has no kind of error for it.
+fn says_full(error: &object_store::Error) -> bool {
+    const WORDS: [&str; 3] = ["507 Insufficient Storage", "QuotaExceeded", "StorageFull"];
+    let told = error.to_string();
+    WORDS.iter().any(|word| told.contains(word))
 }
 
 fn caused_by_disk(error: &object_store::Error) -> Option<&io::Error> {
@@ -264,5 +272,37 @@ async fn put_checked(store: &dyn ObjectStore, at: &Path, bytes: Bytes) -> Result
     match tokio::time::timeout(REQUEST_TIMEOUT, put).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Problem::Unreachable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(source: impl std::error::Error + Send + Sync + 'static) -> object_store::Error {
+        object_store::Error::Generic {
+            store: "test",
+            source: Box::new(source),
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_name() {
+        use io::ErrorKind as K;
+        for (kind, problem) in [
+            (K::StorageFull, Problem::NoSpace),
+            (K::QuotaExceeded, Problem::NoSpace),
+            (K::PermissionDenied, Problem::NoPermission),
+            (K::ReadOnlyFilesystem, Problem::NoPermission),
+            (K::ConnectionRefused, Problem::Unreachable),
+        ] {
+            assert_eq!(Problem::of_store(&generic(io::Error::from(kind))), problem, "{kind:?}");
+        }
+        let missing = object_store::Error::NotFound {
+            path: "vod".to_owned(),
+            source: "no bucket".into(),
+        };
+        assert_eq!(Problem::of_store(&missing), Problem::NoBucket);
+        assert_eq!(Problem::of_store(&generic(std::fmt::Error)), Problem::Unreachable);
     }
 }
