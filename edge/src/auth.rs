@@ -12,10 +12,12 @@
 //! | nothing | a multivariant playlist | 401, or whatever the site's own check says |
 //! | nothing | anything else | 401 |
 //!
-//! Streams that need no ticket are open whatever the request carries.
+//! Streams that need no ticket are open whatever the request carries. Everything is open to an edge of the fleet that has this
+//! one as its parent (`auth/fleet.rs`): it looks at its own viewers' tickets.
 
 mod credentials;
 mod external;
+pub mod fleet;
 mod verify;
 
 use std::sync::Arc;
@@ -39,14 +41,24 @@ use crate::{metrics::Metrics, refusal::Refusal, target::Target};
 pub use verify::{BadPlayback, Verifier};
 
 use credentials::{Credentials, Given};
+use fleet::Fleet;
 
 /// Permission to answer one request.
 #[derive(Debug)]
 pub struct Granted {
     target: Target,
+    by: By,
     session: Option<Session>,
     /// The ticket of a session that begins with this answer.
     begins: Option<String>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Viewer,
+    /// An edge that has this one as its parent.
+    Child,
 }
 
 impl Granted {
@@ -62,6 +74,11 @@ impl Granted {
     /// Cache key and origin path: nothing of the viewer is in it.
     pub fn path(&self) -> &str {
         self.target.path()
+    }
+
+    /// Whether this is one viewer's request, and not one of an edge for all of its own.
+    pub fn is_viewers(&self) -> bool {
+        self.by == By::Viewer
     }
 
     /// Who it is. `None`: the stream is open, and nobody is told apart.
@@ -118,6 +135,7 @@ pub struct Auth {
     /// `false`: whoever stands in front of this listener has checked already.
     pub tickets: bool,
     pub verifier: Arc<Verifier>,
+    pub fleet: Fleet,
     pub metrics: Arc<Metrics>,
 }
 
@@ -145,22 +163,26 @@ impl Auth {
         request: &Parts,
         now: UnixMillis,
     ) -> Result<Verdict, Refusal> {
-        let open = |target| {
+        let open = |target, by| {
             Verdict::Enter(Granted {
                 target,
+                by,
                 session: None,
                 begins: None,
             })
         };
+        if self.fleet.knows(&request.headers) {
+            return Ok(open(target, By::Child));
+        }
         let Some(record) = &known.record else {
-            return Ok(open(target));
+            return Ok(open(target, By::Viewer));
         };
         let needed = self.tickets && record.signed_playback;
         let backstage = known.closed == Some(Closed::Backstage);
         if !needed && !backstage {
             return match known.closed {
                 Some(why) => Err(Refusal::Closed(why)),
-                None => Ok(open(target)),
+                None => Ok(open(target, By::Viewer)),
             };
         }
         let caller = Caller {
@@ -192,6 +214,7 @@ impl Auth {
         if !begins {
             return Ok(Verdict::Enter(Granted {
                 target,
+                by: By::Viewer,
                 session: Some(session),
                 begins: None,
             }));
@@ -203,6 +226,7 @@ impl Auth {
         if target.is_entrance() {
             return Ok(Verdict::Enter(Granted {
                 target,
+                by: By::Viewer,
                 session: Some(session),
                 begins: Some(ticket),
             }));

@@ -42,7 +42,7 @@ pub(crate) async fn object(
     if object.is_immutable() {
         exists(store, key, recording).await?;
         let entry = store.get(&path, Kind::Unlisted).await?;
-        return Ok(super::handle::stored(asked, &entry));
+        return Ok(super::answer::stored(asked, &entry));
     }
     let entry = store.get(&path, Kind::Multivariant).await?;
     if let (VodObject::Index, Some(children)) = (object, children) {
@@ -72,5 +72,5 @@ fn playlist(asked: Asked<'_>, entry: &Entry, lifetime: HeaderValue) -> Response<
         true => entry.gzipped(),
         false => entry.body.clone(),
     };
-    super::handle::aged(respond::playlist(asked, body, compressed, lifetime), entry.fetched)
+    super::answer::aged(respond::playlist(asked, body, compressed, lifetime), entry.since)
 }

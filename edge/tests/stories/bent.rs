@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
     task::JoinSet,
 };
-use weir_edge::config::{QueryRule, Route};
+use weir_edge::config::Route;
 
 use crate::{
     foreign::{Foreign, Manner, segment},
@@ -129,12 +129,8 @@ async fn what_is_kept_of_routes_is_what_their_origin_gives() {
     );
     let site = Site::configured(origin.addr, |config| {
         config.routes = vec![Route {
-            prefix: "/live".to_owned(),
-            upstream: format!("http://{}/hls", foreign.addr),
-            backups: vec![],
-            query: QueryRule::Named,
-            ca: None,
             max_unknown_per_second: 50.try_into().unwrap(),
+            ..Route::new("/live", format!("http://{}/hls", foreign.addr))
         }];
     })
     .await;

@@ -54,7 +54,7 @@ const INCOMING_BYTES_TOTAL: u64 = 4 << 20;
 const UNI_STREAMS: u32 = 4;
 /// What a client may send ahead on one stream, and on a connection: requests have no bodies worth reading.
 const STREAM_RECEIVE_WINDOW: u32 = 32 * 1024;
-const RECEIVE_WINDOW: u32 = 256 * 1024;
+const RECEIVE_WINDOW: u32 = 64 * 1024;
 /// Bytes kept for one connection until they are acknowledged: 40 Mbit/s at 100 ms.
 const SEND_WINDOW: u64 = 512 * 1024;
 /// Handshake bytes out of order.
