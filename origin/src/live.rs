@@ -5,16 +5,18 @@
 //! |---|---|
 //! | `registry.rs`, `seats.rs` | who may publish now; stream key → life of a stream |
 //! | `feed.rs`, `standby.rs` | one publisher; what it sent while another was shown |
-//! | `pipeline.rs` | the task |
+//! | `pipeline.rs`, `pipeline/input.rs`, `orders.rs` | the task, what it shows, what it is told to do |
 //! | `lifecycle.rs`, `failover.rs`, `splice.rs` | its decisions (pure): grace, primary and backup, one timeline |
 //! | `cushion.rs` | the resilient flavour |
 //! | `packager.rs`, `lane.rs`, `track.rs` | renditions |
+//! | `clock_map.rs`, `rates.rs` | media time of a stream; bits and frames of a track |
 //! | `snapshot.rs`, `text.rs`, `master.rs` | what readers see, and how it is written cheaply |
 //! | `shared.rs` | part bytes that both flavours have |
 //! | `status.rs`, `health.rs` | what others are told |
 //!
 //! Before this: `ingest`, `package`. After this: `deliver`.
 
+mod clock_map;
 mod cushion;
 pub mod failover;
 mod feed;
@@ -22,8 +24,10 @@ pub mod health;
 mod lane;
 pub mod lifecycle;
 pub mod master;
+mod orders;
 mod packager;
 pub mod pipeline;
+mod rates;
 pub mod registry;
 mod seats;
 mod shared;

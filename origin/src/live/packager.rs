@@ -25,12 +25,13 @@ use weir_shared::{
 };
 
 use super::{
+    clock_map::ClockMap,
     health::Health,
     lane::{Joining, Lane, Settings},
     master::{self, Flavour, Master, Rendition},
     shared::SharedParts,
     snapshot::{self, RenditionSettings},
-    track::{ClockMap, Track},
+    track::Track,
 };
 use crate::{
     codec::CodecConfig,
