@@ -30,16 +30,19 @@ def ffmpeg_behind_nginx_through_a_route(programs):
     route = {"prefix": "/theirs", "name": "ffmpeg", "upstream": f"http://127.0.0.1:{port}/hls"}
     with Site(*programs, routes=[route]) as site:
         folder = pathlib.Path(site.folder.name)
+        # nginx's worker is nobody where its master is root.
+        folder.chmod(0o755)
         (folder / "hls").mkdir()
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port))
         nginx = site.start("nginx", ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"])
         picture = ["-re", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-t", "60", "-c:v", "libx264"]
-        picture += ["-preset", "ultrafast", "-g", "25", "-f", "hls", "-hls_time", "1", "-hls_list_size", "6"]
+        picture += ["-preset", "ultrafast", "-b:v", "300k", "-g", "25", "-f", "hls", "-hls_time", "1", "-hls_list_size", "6"]
         picture += ["-hls_segment_type", "fmp4", "-hls_flags", "delete_segments+independent_segments"]
         picture += ["-master_pl_name", "master.m3u8", str(folder / "hls" / "video.m3u8")]
         encoder = site.start("ffmpeg", ["ffmpeg", "-hide_banner", "-nostdin", "-v", "error", *picture])
         at = f"http://127.0.0.1:{site.http}/theirs"
-        encoder.until("ffmpeg", lambda: (folder / "hls" / "master.m3u8").exists())
+        master = folder / "hls" / "master.m3u8"
+        encoder.until("ffmpeg", lambda: master.exists() and "STREAM-INF" in master.read_text())
         nginx.until("nginx", lambda: fetch(f"http://127.0.0.1:{port}/hls/master.m3u8")[0] == 200)
         status, headers, entrance = fetch(f"{at}/master.m3u8")
         assert status == 200 and b"video.m3u8" in entrance, entrance

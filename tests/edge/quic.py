@@ -245,6 +245,7 @@ async def goaway_then_the_answer_then_the_end(site):
         took = await ending
         assert took < ENDS_WITHIN - 1, took
         assert site.edge.process.returncode == 0, site.edge.process.returncode
+        await asyncio.wait_for(viewer.wait_closed(), ENDS_WITHIN)
         assert viewer.terminated and viewer.terminated.error_code == H3_NO_ERROR, viewer.terminated
     return f"ended in {took:.1f} s"
 
