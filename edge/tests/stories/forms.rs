@@ -133,10 +133,10 @@ async fn tokens_open_the_stream_with_the_configured_algorithm_only() {
         (&secret, none.clone()),
         (&public, none),
     ] {
-        let before = edge.origin.asked("");
+        let before = edge.origin.asked_with("index.m3u8");
         let refused = edge.get(&format!("index.m3u8?token={token}")).await;
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{token}");
-        assert_eq!(edge.origin.asked(""), before);
+        assert_eq!(edge.origin.asked_with("index.m3u8"), before);
     }
 }
 
