@@ -8,7 +8,7 @@ use weir_edge::config::Tickets;
 use weir_shared::{
     directory::PlaybackSecret,
     hls::write,
-    playback::{UnixMillis, policy::Policy, session, ticket},
+    playback::{UnixMillis, policy::Policy, ticket},
 };
 
 use crate::{
