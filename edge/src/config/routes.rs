@@ -181,7 +181,7 @@ mod tests {
         }
         assert_eq!(
             keys(&[route("live", "a:1", "http://b/x"), good]),
-            ["routes.prefix", "routes.upstream", "routes.backups"]
+            ["routes.prefix", "routes.name", "routes.upstream", "routes.backups"]
         );
     }
 }
