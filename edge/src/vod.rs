@@ -40,7 +40,7 @@ pub(crate) async fn object(
     if object.is_immutable() {
         exists(store, key, recording).await?;
         let entry = store.get(&path, Kind::Unlisted).await?;
-        return Ok(super::handle::stored(asked, &entry));
+        return Ok(super::answer::stored(asked, &entry));
     }
     let entry = store.get(&path, Kind::Multivariant).await?;
     if let (VodObject::Index, Some(children)) = (object, children) {
@@ -74,8 +74,8 @@ fn text(asked: Asked<'_>, entry: &Entry, content_type: HeaderValue, lifetime: He
         true => entry.gzipped(),
         false => entry.body.clone(),
     };
-    super::handle::aged(
+    super::answer::aged(
         respond::text(asked, content_type, body, compressed, lifetime),
-        entry.fetched,
+        entry.since,
     )
 }
