@@ -1,5 +1,6 @@
 //! Wiring: the only file that knows all parts of the origin.
 
+mod dvr;
 mod node;
 mod outside;
 mod recording;
@@ -106,9 +107,12 @@ impl Origin {
         let drain = Drain::new();
         let tasks = TaskTracker::new();
         let catalog = config.catalog()?;
+        let name = config.control.node.clone().unwrap_or_else(|| node_name(&http));
+        let tiers = dvr::tiers(&config, &name, &prometheus, &tasks, &stop)?;
         let registry = Registry::new(
             config.policy(catalog.clone()),
             config.settings(),
+            tiers,
             metrics.clone(),
             stop.clone(),
         );
@@ -141,7 +145,6 @@ impl Origin {
             .await
             .context("database.url")?
             .with_vault(vault);
-        let name = config.control.node.clone().unwrap_or_else(|| node_name(&http));
         let outside = Outside::new(&config, &store, &name, reachable(&http)?, &prometheus, stop.clone())?;
         let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp, srt_at)?));
         let register = Arc::new(Recordings::new(store.clone(), outside.metrics(), addresses.clone()));

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+mod dvr;
 mod ingest;
 mod record;
 
@@ -22,13 +23,14 @@ use crate::{
     },
     ingest::catalog::Catalog,
     live::{
-        Settings, failover,
+        Settings, failover, memory,
         pipeline::{Continuity, FOREVER},
         registry,
     },
     package::segmenter::Targets,
 };
 
+pub use dvr::Dvr;
 pub use ingest::{Backup, Rtmp, Rtmps, Srt, Stream, Tls, Webhook};
 pub use record::Record;
 
@@ -57,6 +59,8 @@ pub struct Config {
     pub directory: Option<Directory>,
     pub ingest: Ingest,
     pub packaging: Packaging,
+    /// The past of live streams.
+    pub dvr: Dvr,
     pub record: Record,
     /// The default playlists, which outlast hiccups of the input.
     pub resilience: Resilience,
@@ -182,6 +186,7 @@ impl Default for Config {
             directory: None,
             ingest: Ingest::default(),
             packaging: Packaging::default(),
+            dvr: Dvr::default(),
             record: Record::default(),
             resilience: Resilience::default(),
             streams: Vec::new(),
@@ -309,6 +314,11 @@ impl Config {
             cushion: self.resilience.cushion.0,
         }
     }
+
+    pub fn memory(&self) -> memory::Settings {
+        let target_duration = self.packaging.target_duration_seconds();
+        self.dvr.settings(Duration::from_secs(u64::from(target_duration)))
+    }
 }
 
 impl Validate for Config {
@@ -374,6 +384,7 @@ impl Validate for Config {
         let distinct: HashSet<_> = self.streams.iter().map(|s| &s.key).collect();
         expect(distinct.len() == self.streams.len(), "streams", "each key once");
         self.validate_ingest(&mut expect);
+        self.dvr.validate(target, &mut expect);
         self.record.validate(&mut expect);
         let scheme = self.database.url.split(':').next().unwrap_or_default();
         expect(

@@ -11,9 +11,10 @@
 //! | `packager.rs`, `lane.rs`, `track.rs` | renditions |
 //! | `snapshot.rs`, `text.rs`, `master.rs` | what readers see, and how it is written cheaply |
 //! | `shared.rs` | part bytes that both flavours have |
+//! | `memory.rs` | what windows hold in memory |
 //! | `status.rs`, `health.rs` | what others are told |
 //!
-//! Before this: `ingest`, `package`. After this: `deliver`.
+//! Before this: `ingest`, `package`. Beside it: `dvr`. After this: `deliver`.
 
 mod cushion;
 pub mod failover;
@@ -22,6 +23,7 @@ pub mod health;
 mod lane;
 pub mod lifecycle;
 pub mod master;
+pub mod memory;
 mod packager;
 pub mod pipeline;
 pub mod registry;

@@ -22,6 +22,7 @@ use super::{
     health::Health,
     lane::Settings,
     master::{Flavour, Master},
+    memory::{Memory, Tiers},
     packager::{MAIN, Packager},
     pipeline::{self, Continuity, FOREVER, Orders, Parts, Pipeline, Stopped},
     seats::{Claim, SEATS_MAX, Seats, Taken},
@@ -29,6 +30,7 @@ use super::{
     status::{Board, STATUS_QUEUE, Status, StatusChange},
 };
 use crate::{
+    dvr::budget::Budget,
     ingest::{
         Admitted, Door, Publication, Refusal, Slot, Tally,
         catalog::{Catalog, Timers},
@@ -97,6 +99,7 @@ pub struct Live {
     next_msn: Arc<AtomicU64>,
     /// Part bytes of this life that both flavours have.
     shared: Arc<SharedParts>,
+    budget: Arc<Budget>,
     seats: Arc<Seats>,
     orders: Arc<Orders>,
     joins: mpsc::Sender<Feed>,
@@ -107,6 +110,7 @@ pub struct Registry {
     streams: DashMap<StreamKey, Live>,
     policy: Policy,
     settings: Settings,
+    tiers: Tiers,
     metrics: Arc<Metrics>,
     changes: broadcast::Sender<StatusChange>,
     tasks: TaskTracker,
@@ -114,11 +118,18 @@ pub struct Registry {
 }
 
 impl Registry {
-    pub fn new(policy: Policy, settings: Settings, metrics: Arc<Metrics>, shutdown: CancellationToken) -> Arc<Self> {
+    pub fn new(
+        policy: Policy,
+        settings: Settings,
+        tiers: Tiers,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
             streams: DashMap::new(),
             policy,
             settings,
+            tiers,
             metrics,
             changes: broadcast::Sender::new(STATUS_QUEUE),
             tasks: TaskTracker::new(),
@@ -266,6 +277,7 @@ impl Registry {
             stop: self.shutdown.child_token(),
             next_msn,
             shared: Arc::default(),
+            budget: self.tiers.stream_budget(),
             seats: Arc::default(),
             orders: Arc::default(),
             joins,
@@ -356,6 +368,7 @@ impl Registry {
             self.metrics.clone(),
         )
         .sharing(live.shared.clone())
+        .within(Memory::new(self.tiers.clone(), live.budget.clone()))
     }
 
     /// Names and numbers above those of the life before.
