@@ -470,6 +470,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_past_may_take_is_checked_at_start() {
+        let found = faults(|c| {
+            c.dvr.hot = HumanDuration(Duration::from_secs(23));
+            c.dvr.store = "ftp://host/dvr".to_owned();
+            c.dvr.memory_per_stream = weir_shared::config::ByteSize(2 << 30);
+            c.dvr.memory = weir_shared::config::ByteSize(1 << 30);
+        });
+        assert_eq!(found, ["dvr.hot", "dvr.store", "dvr.memory"]);
+        assert_eq!(faults(|c| c.dvr.store = String::new()), Vec::<String>::new());
+        assert_eq!(
+            faults(|c| c.dvr.store = "s3://bucket/dvr".to_owned()),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
     fn the_target_duration_is_twice_the_segment_target_unless_said() {
         assert_eq!(Packaging::default().target_duration_seconds(), 4);
     }

@@ -153,8 +153,12 @@ impl Memory {
     }
 
     fn weigh(&mut self, windows: &[(&RenditionName, &mut Window)]) {
-        self.holding
-            .set(windows.iter().map(|(_, window)| window.own_bytes() as u64).sum());
+        let own = windows.iter().map(|(_, window)| window.own_bytes() as u64);
+        self.hold(own.sum());
+    }
+
+    fn hold(&mut self, bytes: u64) {
+        self.holding.set(bytes);
         let used = i64::try_from(self.tiers.budget.used()).unwrap_or(i64::MAX);
         self.tiers.metrics.memory_bytes.set(used);
     }
@@ -239,6 +243,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        self.hold(0);
         if self.trouble.is_some() {
             self.tiers.metrics.degraded.dec();
         }
