@@ -10,7 +10,7 @@ import { measure, PLAYERS } from "./lib/measurement.mjs";
 import { readOptions } from "./lib/options.mjs";
 import { outputs, stopAll, within } from "./lib/processes.mjs";
 import { startRelay, startSite, until } from "./lib/site.mjs";
-import { clockPauses, latencyBetween } from "./lib/statistics.mjs";
+import { clockLoss, clockPauses, latencyBetween } from "./lib/statistics.mjs";
 
 const USAGE = `usage: node resilience.mjs --origin <program> --edge <program> [options]
   --player NAME     ${PLAYERS.join("|")}, default hls
@@ -46,6 +46,8 @@ const LEAD_SECONDS = 8;
 /** From the last event to the end; the latency is read in its last five seconds. */
 const TAIL_SECONDS = 15;
 const WINDOW_MS = 5000;
+/** Before each event, how long the latency is looked at. */
+const AT_EACH_MS = 1500;
 const OVERHEAD_SECONDS = 90;
 const times = Array.from({ length: options.rounds }, () => options.seconds.split(",").map(Number)).flat();
 const seconds = LEAD_SECONDS + times.reduce((sum, time) => sum + time + options.every, 0) + TAIL_SECONDS;
@@ -124,9 +126,11 @@ async function run() {
     flavour: options.direct ? "direct" : "resilient",
     events: marks.length,
     pauses: clockPauses(record),
+    clockLossMs: clockLoss(record),
     waitsMs: record.waits.map(([from, to]) => Math.round((to ?? record.endedAt) - from)),
     latencyBeforeMs: latencyBetween(record, first - WINDOW_MS, first),
     latencyAfterMs: latencyBetween(record, Date.now() - 60_000, Infinity, WINDOW_MS),
+    latencyAtEachMs: marks.map(({ wall }) => latencyBetween(record, wall - AT_EACH_MS, wall)),
     resilience: stream?.resilience,
   };
   found.broken = [];
@@ -143,7 +147,7 @@ try {
   const found = await within((2 * OVERHEAD_SECONDS + 2 * seconds) * 1000, "the resilience run", run());
   await mkdir(options.artifacts, { recursive: true });
   await writeFile(path.join(options.artifacts, `resilience-${found.case}-${found.player}.json`), JSON.stringify(found, null, 2) + "\n");
-  console.log(JSON.stringify({ errors: found.errors, pauses: found.pauses, waitsMs: found.waitsMs, resilience: found.resilience, latencyMs: found.latencyMs }));
+  console.log(JSON.stringify({ errors: found.errors, pauses: found.pauses, waitsMs: found.waitsMs, clockLossMs: found.clockLossMs, latencyAtEachMs: found.latencyAtEachMs, resilience: found.resilience, latencyMs: found.latencyMs }));
   console.log(`${found.player} ${found.playerVersion}, ${found.flavour}: ${found.events} × ${found.case} of ${options.seconds} s, longest pause of the clock ` +
     `${found.pauses.longestMs} ms, ${found.waitsMs.length} waits, ${found.latencyBeforeMs} ms behind before, ${found.latencyAfterMs} ms after, ` +
     `${found.errors.fatal} fatal errors, ${found.errors.nonFatal} other`);

@@ -16,9 +16,10 @@ use std::{
 use weir_shared::{hls::position::MediaSequence, id::RenditionName, media::time::MediaTime};
 
 use super::{
+    clock_map::ClockMap,
     master::Flavour,
     shared::SharedParts,
-    track::{ClockMap, Progress, Start, Track},
+    track::{Progress, Start, Track},
 };
 use crate::{
     codec::CodecConfig,

@@ -25,13 +25,14 @@ use weir_shared::{
 };
 
 use super::{
+    clock_map::ClockMap,
     health::Health,
     lane::{Joining, Lane, Settings},
     master::{self, Flavour, Master, Rendition},
     memory::Memory,
     shared::SharedParts,
     snapshot::{self, RenditionSettings},
-    track::{ClockMap, Track},
+    track::Track,
 };
 use crate::{
     codec::CodecConfig,

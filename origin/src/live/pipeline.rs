@@ -1,8 +1,9 @@
 //! The task that owns a stream: takes its publishers' events, decides which of them is shown, drives the packaging. The
 //! only writer. It outlives its publishers: one that comes back within the grace time continues the same playlists.
 //!
-//! Before this: `live/feed.rs` (events of sessions). Its decisions: `lifecycle.rs`, `failover.rs`, `splice.rs` (pure). After
-//! this: `live/packager.rs`.
+//! Before this: `live/feed.rs` (events of sessions). Its decisions: `lifecycle.rs`, `failover.rs`, `splice.rs` (pure), and
+//! `pipeline/input.rs`, which lets one publisher of each variant be shown. After this, side by side: `live/packager.rs` (the
+//! direct flavour) and `live/cushion.rs` (the resilient one).
 
 use std::{
     collections::BTreeMap,
@@ -10,27 +11,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use weir_shared::media::time::MediaTime;
 
+use self::input::Input;
 use super::{
     cushion::Cushion,
-    failover::{self, Failover, Why},
+    failover,
     feed::{self, Feed},
     health::{Health, PublisherReport},
     lifecycle::{Lifecycle, State},
+    orders::Orders,
     packager::Packager,
     seats::Seats,
-    splice::{self, Arrival, Candidate, Place, Reached},
-    standby::Held,
     status::{Board, Reason, Status},
 };
 use crate::{
     ingest::{Event, Slot},
     metrics::Metrics,
-    package::frame::{Frame, TrackKind},
 };
+
+mod input;
 
 /// How often the listing's figures are renewed.
 const HEALTH_PERIOD: Duration = Duration::from_secs(1);
@@ -69,59 +70,12 @@ pub(super) struct Pipeline {
     metrics: Arc<Metrics>,
 }
 
-/// What the operator may want of a running stream.
-#[derive(Debug)]
-pub(super) struct Orders {
-    /// End the playlists, and the publishers' sessions.
-    pub end: CancellationToken,
-    /// False: end the playlists while publishers go on. True again: begin new ones.
-    pub shown: watch::Sender<bool>,
-    /// Forget the past.
-    pub clear: Notify,
-}
-
-impl Default for Orders {
-    fn default() -> Self {
-        Self {
-            end: CancellationToken::new(),
-            shown: watch::channel(true).0,
-            clear: Notify::new(),
-        }
-    }
-}
-
 /// Why a pipeline has stopped.
 pub(super) enum Stopped {
     /// For good. Dropping it closes what readers hold.
     Over(Pipeline),
     /// The playlists have ended, and new ones are wanted of the same publishers.
     Again(Pipeline),
-}
-
-/// One variant: the feeds of its two slots become one.
-struct Input {
-    failover: Failover,
-    reached: Option<Reached>,
-    /// From the shown feed's timeline to the stream's.
-    offset: MediaTime,
-    /// From one video frame to the next.
-    step: MediaTime,
-    last_video: Option<MediaTime>,
-    /// Since when nobody sends it.
-    gone: Option<Instant>,
-}
-
-impl Input {
-    fn new(policy: failover::Policy) -> Self {
-        Self {
-            failover: Failover::new(policy),
-            reached: None,
-            offset: MediaTime::ZERO,
-            step: splice::STEP_DEFAULT,
-            last_video: None,
-            gone: None,
-        }
-    }
 }
 
 /// What a pipeline is made of.
@@ -354,118 +308,6 @@ impl Pipeline {
         }
     }
 
-    /// The resilient flavour need not wait until the shown feed counts as silent.
-    fn steer(&mut self, index: usize, newest: &Held, now: Instant) {
-        let Some(feed) = self.feeds.get(index) else { return };
-        let variant = feed.seat.variant;
-        let slot = self.inputs.get(&variant).and_then(|input| input.failover.active());
-        let active = slot.and_then(|slot| {
-            let is_active = |feed: &&Feed| (feed.seat.variant, feed.seat.slot) == (variant, slot);
-            self.feeds.iter().find(is_active)
-        });
-        self.cushion.steer(active, feed, newest, now);
-    }
-
-    /// Switches to another feed if it is time to.
-    fn choose(&mut self, variant: u8, now: Instant) {
-        if self.hidden {
-            return;
-        }
-        let Some(input) = self.inputs.get_mut(&variant) else {
-            return;
-        };
-        let Some((slot, why)) = input.failover.choose(now) else {
-            return;
-        };
-        let (previous, step, old_offset) = (input.reached, input.step, input.offset);
-        let video = input.last_video;
-        let feed = self
-            .feeds
-            .iter_mut()
-            .find(|feed| (feed.seat.variant, feed.seat.slot) == (variant, slot));
-        let Some(feed) = feed else { return };
-        let held = feed.standby.take();
-        self.cushion.show(feed, &held);
-        let starts: Vec<Arrival> = held.iter().filter(|held| held.starts).map(Held::arrival).collect();
-        let Some(newest) = held.back().map(Held::arrival) else {
-            return;
-        };
-        let others = || self.inputs.iter().filter(|(other, _)| **other != variant);
-        let mut candidates: Vec<Candidate> = others()
-            .filter(|(_, other)| other.reached.is_some())
-            .map(|(_, other)| Candidate {
-                offset: other.offset,
-                tolerance: splice::SAME_ENCODER,
-            })
-            .collect();
-        let reached = self.inputs.values().filter_map(|input| input.reached);
-        let furthest = reached.max_by_key(|reached| reached.arrived);
-        let after = previous.zip(furthest).map(|(reached, furthest)| splice::After {
-            reached,
-            video,
-            furthest,
-            step,
-        });
-        let place = match after {
-            Some(after) => {
-                candidates.push(Candidate {
-                    offset: old_offset,
-                    tolerance: splice::SAME_CLOCK,
-                });
-                let others_go_on = others().any(|(_, other)| other.gone.is_none());
-                after.place(newest, &starts, &candidates, others_go_on)
-            }
-            None => Place {
-                offset: splice::offset(furthest, newest, &candidates),
-                skipped: MediaTime::ZERO,
-            },
-        };
-        if let Some(input) = self.inputs.get_mut(&variant) {
-            input.offset = place.offset;
-            input.gone = None;
-        }
-        tracing::info!(variant, slot = slot.as_str(), why = why.as_str(), "shown from now on");
-        if after.is_some() {
-            self.packager.splice(variant, place.skipped, now);
-        }
-        if why != Why::OnlyOne {
-            self.metrics.switches.with_label_values(&[why.as_str()]).inc();
-        }
-        self.packager.list(variant, true);
-        self.cushion.list(variant, true);
-        self.packager.announce(variant, feed.announced);
-        for (id, config) in &feed.configs {
-            self.packager.configure(variant, *id, config.clone());
-        }
-        for held in held {
-            if after.is_none_or(|after| held.frame.dts + place.offset >= after.earliest()) {
-                self.deliver(variant, held.frame, held.arrived);
-            }
-        }
-    }
-
-    /// A frame of the feed that is shown, on its way to the renditions.
-    fn deliver(&mut self, variant: u8, mut frame: Frame, arrived: Instant) {
-        let Some(input) = self.inputs.get_mut(&variant) else {
-            return;
-        };
-        frame.dts = frame.dts + input.offset;
-        let media = input.reached.map_or(frame.dts, |reached| reached.media.max(frame.dts));
-        if frame.track.kind == TrackKind::Video {
-            input.step = input
-                .last_video
-                .map_or(input.step, |last| splice::step(last, frame.dts, input.step));
-            input.last_video = Some(frame.dts);
-        }
-        input.reached = Some(Reached { media, arrived });
-        self.lifecycle.heard();
-        let offset = input.offset;
-        self.packager.frame(variant, frame, now());
-        if let Some(shift) = self.packager.shift() {
-            self.cushion.begin_like(shift + offset);
-        }
-    }
-
     fn timeout(&mut self) {
         let now = now();
         let after = self.continuity.failover.after;
@@ -507,17 +349,6 @@ impl Pipeline {
         self.renew_health(now);
         if self.lifecycle.state() != State::Ended {
             self.tell(Reason::FellSilent);
-        }
-    }
-
-    /// Variants that nobody sends any more leave the multivariant playlist after the grace time.
-    fn mark_gone(&mut self, now: Instant) {
-        for (variant, input) in &mut self.inputs {
-            let sent = self
-                .feeds
-                .iter()
-                .any(|feed| feed.seat.variant == *variant && feed.sends());
-            input.gone = if sent { None } else { input.gone.or(Some(now)) };
         }
     }
 

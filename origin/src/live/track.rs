@@ -2,10 +2,7 @@
 //!
 //! Before this: `package/segmenter.rs`. After this: `package/window.rs`, `live/snapshot.rs`. Owned by `live/pipeline.rs`.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use weir_shared::{
@@ -14,11 +11,13 @@ use weir_shared::{
         position::{self, LiveEdge, MediaSequence, PartNumber},
     },
     id::RenditionName,
-    media::time::{MediaTime, Timescale},
+    media::time::MediaTime,
 };
 
 use super::{
+    clock_map::ClockMap,
     master::{Facts, Flavour, Rendition},
+    rates::{self, Rates},
     shared::SharedParts,
     snapshot::{self, RenditionSettings, Snapshot},
     text::SharedRuns,
@@ -34,60 +33,6 @@ use crate::{
         window::{self, Window},
     },
 };
-
-/// Ingest time → media time, fixed once per pipeline: media time is the wall clock's, counted from 1970.
-///
-/// So a stream's next life, after an encoder's return or an origin's restart, goes on where the last one stood. A timeline
-/// that began again at zero would need an EXT-X-DISCONTINUITY-SEQUENCE that no earlier life has used, which nobody
-/// remembers after a crash (and a large one, from the clock, freezes hls.js: it walks an array of that length). Without
-/// either, players wait until the new timeline has caught up with the old one.
-///
-/// A break that was taken out of media time (nobody published for a while) puts it behind the wall clock by that much.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ClockMap {
-    shift: MediaTime,
-    /// Breaks taken out of media time so far.
-    breaks: Duration,
-}
-
-impl ClockMap {
-    /// `first`: the ingest time of what arrives at `now`.
-    pub(super) fn starting(first: MediaTime, now: SystemTime) -> Self {
-        let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        // Whole milliseconds, so that what encoders rounded to milliseconds still looks it.
-        let millis = i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX);
-        Self {
-            shift: MediaTime::from_millis(millis) - first,
-            breaks: Duration::ZERO,
-        }
-    }
-
-    /// Media time that is ingest time and this.
-    pub(super) fn shifted(shift: MediaTime) -> Self {
-        Self {
-            shift,
-            breaks: Duration::ZERO,
-        }
-    }
-
-    /// What is added to ingest time.
-    pub(super) fn shift(&self) -> MediaTime {
-        self.shift
-    }
-
-    pub(super) fn media(&self, ingest: MediaTime) -> MediaTime {
-        ingest + self.shift
-    }
-
-    /// From now on this much more time is not in media time.
-    pub(super) fn leave_out(&mut self, missing: Duration) {
-        self.breaks += missing;
-    }
-
-    pub(super) fn wall(&self, media: MediaTime) -> SystemTime {
-        UNIX_EPOCH + media.to_duration() + self.breaks
-    }
-}
 
 /// What a push brought about.
 #[derive(Debug, Default)]
@@ -109,37 +54,6 @@ impl Progress {
         self.segment_end |= later.segment_end;
         self.forced_cut |= later.forced_cut;
     }
-}
-
-/// Bits and time of complete segments, for BANDWIDTH and AVERAGE-BANDWIDTH.
-#[derive(Debug, Default)]
-struct Rates {
-    peak: u64,
-    bits: u64,
-    time: Duration,
-    open_bits: u64,
-}
-
-impl Rates {
-    fn close_segment(&mut self, duration: Duration) {
-        // A stub of a segment says nothing about the rate (section 4.4.6.2 looks at 0.5 to 1.5 target durations).
-        if duration >= Duration::from_millis(500) {
-            let rate = bits_per_second(self.open_bits, duration);
-            self.peak = self.peak.max(rate);
-            self.bits = self.bits.saturating_add(self.open_bits);
-            self.time += duration;
-        }
-        self.open_bits = 0;
-    }
-
-    fn average(&self) -> Option<u64> {
-        (!self.time.is_zero()).then(|| bits_per_second(self.bits, self.time))
-    }
-}
-
-fn bits_per_second(bits: u64, duration: Duration) -> u64 {
-    let micros = duration.as_micros().max(1);
-    u64::try_from(u128::from(bits) * 1_000_000 / micros).unwrap_or(u64::MAX)
 }
 
 /// Where readers look.
@@ -433,9 +347,9 @@ impl Track {
                 self.shared.or_own(direct, draft.tfdt, bytes)
             }
         };
-        self.rates.open_bits = self.rates.open_bits.saturating_add(bytes.len() as u64 * 8);
+        self.rates.add(bytes.len());
         if self.milli_frame_rate.is_none() && self.kind == TrackKind::Video {
-            self.milli_frame_rate = milli_frame_rate(draft, scale);
+            self.milli_frame_rate = rates::milli_frame_rate(draft, scale);
         }
         if self.is_counted() {
             let label = [self.kind.as_str()];
@@ -496,20 +410,11 @@ impl Track {
 
     /// What the multivariant playlist says of this track.
     pub(super) fn facts(&self) -> Facts {
-        let open = self.rates.open_bits;
-        let seconds = u64::from(self.target_duration_seconds.max(1));
-        let announced = self.announced_bitrate.unwrap_or(0);
-        // Before the first segment is complete only the encoder's own words (or the bits so far) are known.
-        let average = self.rates.average().unwrap_or(announced.max(open / seconds));
-        let peak = if self.rates.peak > 0 {
-            self.rates.peak
-        } else {
-            announced.max(average)
-        };
+        let (peak, average) = self.rates.told(self.announced_bitrate, self.target_duration_seconds);
         Facts {
             name: self.name.clone(),
             config: self.config.clone(),
-            peak_bitrate: peak.saturating_mul(11) / 10,
+            peak_bitrate: peak,
             average_bitrate: average,
             milli_frame_rate: self.milli_frame_rate,
             language: self.language,
@@ -520,12 +425,4 @@ impl Track {
     pub(super) fn all_independent(&self) -> bool {
         self.window.all_independent()
     }
-}
-
-/// Frames per 1000 seconds, as the first part shows it.
-fn milli_frame_rate(draft: &Draft, scale: Timescale) -> Option<u64> {
-    let ticks = u64::try_from(draft.duration.0).ok().filter(|t| *t > 0)?;
-    let frames = draft.samples.len() as u64;
-    let exact = u128::from(frames) * 1000 * u128::from(scale.get());
-    u64::try_from((exact + u128::from(ticks) / 2) / u128::from(ticks)).ok()
 }

@@ -1,6 +1,7 @@
 //! Where parts and segments are cut, and how long each sample is said to last.
 //!
-//! Before this: `ingest/timeline.rs` (frames). After this: `package/fmp4` (bytes of a [`Draft`]).
+//! Before this: `ingest/timeline.rs` (frames). Beside it: `segmenter/rhythm.rs` (how far frames are apart), `segmenter/parts.rs`
+//! (what goes into a part). After this: `package/fmp4` (bytes of a [`Draft`]).
 //!
 //! **Declared durations tile time exactly.** `tfdt` of a sample is the sum of all durations before it. A part is
 //! published the moment its last frame has arrived, so that frame's duration is an estimate from the cadence; what the
@@ -10,107 +11,26 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use weir_shared::media::time::{MediaTime, Ticks, Timescale};
 
+pub use self::output::{Draft, Dropped, Mode, Output, Sample, Targets};
+use self::{
+    parts::{Ending, OpenPart},
+    rhythm::{Rhythm, VIDEO_TOLERANCE},
+};
 use super::{
     cadence::{Cadence, Smoother},
     frame::{Frame, TrackKind},
     keys::KeyRhythm,
 };
-use crate::codec::{CodecConfig, opus};
+use crate::codec::CodecConfig;
 
-/// Timestamps are rounded to milliseconds: the cadence explains them when it is this close.
-const VIDEO_TOLERANCE: MediaTime = MediaTime::from_nanos(1_500_000);
-/// Frames looked at before the rhythm they show overrules the one the encoder claims.
-const RATE_PROBE: usize = 4;
-/// Distances remembered for that.
-const RATE_MEMORY: usize = 32;
-/// Smallest share of PART-TARGET that a part may have (section 4.4.4.9), in percent, with a little room.
-const SHORTEST_PART_PERCENT: i64 = 86;
+mod output;
+mod parts;
+mod rhythm;
 
 /// Distance between two publishers' frames that is bent away rather than left as a hole: players stumble over holes.
 const BREAK_BEARABLE: MediaTime = MediaTime::from_millis(60);
-
-/// What the operator wants of a stream's cuts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Targets {
-    /// Length a part should have.
-    pub part: Duration,
-    /// A segment ends at the first key frame at or after this.
-    pub segment: Duration,
-    /// EXT-X-TARGETDURATION: no segment is longer.
-    pub target_duration_seconds: u32,
-}
-
-/// Who decides where segments end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// This track's own key frames.
-    Lead,
-    /// Another track, through [`TrackSegmenter::cut_at`].
-    Follow,
-}
-
-/// What a push brought about, in order.
-#[derive(Debug, Clone)]
-pub enum Output {
-    /// A segment begins; the parts that follow are its.
-    SegmentStart {
-        /// Presentation time of its first sample.
-        at: MediaTime,
-        tfdt: Ticks,
-        /// It begins with an independent frame.
-        independent: bool,
-        /// The decoder configuration changed.
-        discontinuity: bool,
-        config: Arc<CodecConfig>,
-        init_index: u32,
-    },
-    Part(Draft),
-    /// The segment is complete: the sum of its parts.
-    SegmentEnd {
-        duration: Ticks,
-        /// It ended because no key frame came within the target duration.
-        forced: bool,
-    },
-    /// The input left out more than a part's worth of media: `tfdt` leaps.
-    Gap {
-        missing: MediaTime,
-    },
-    Dropped {
-        reason: Dropped,
-    },
-}
-
-/// Why a frame is in no part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dropped {
-    /// Nothing can be decoded before the first key frame.
-    BeforeFirstKeyFrame,
-}
-
-/// A part before its bytes are laid out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
-    /// Decode time of the first sample.
-    pub tfdt: Ticks,
-    pub duration: Ticks,
-    /// An independent frame is among the samples.
-    pub independent: bool,
-    pub samples: Vec<Sample>,
-}
-
-/// One sample of a [`Draft`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sample {
-    /// At least 1.
-    pub duration: Ticks,
-    /// May be negative.
-    pub composition_offset: Ticks,
-    pub sync: bool,
-    pub data: Bytes,
-}
 
 /// Cuts one track.
 #[derive(Debug)]
@@ -121,10 +41,7 @@ pub struct TrackSegmenter {
     mode: Mode,
     targets: Targets,
     scale: Timescale,
-    cadence: Option<Cadence>,
-    deltas: VecDeque<i64>,
-    /// The cadence comes from a few frames' distances.
-    learned: bool,
+    rhythm: Rhythm,
     last_raw: Option<MediaTime>,
     smoother: Smoother,
     keys: KeyRhythm,
@@ -152,18 +69,9 @@ struct OpenSegment {
     duration: Ticks,
 }
 
-/// Samples not yet published. The last one's duration is open; `fixed` is the sum of the others.
-#[derive(Debug, Default)]
-struct OpenPart {
-    tfdt: Ticks,
-    fixed: Ticks,
-    samples: Vec<Sample>,
-    independent: bool,
-}
-
 impl TrackSegmenter {
     pub fn new(config: Arc<CodecConfig>, hint_frame_rate: Option<f64>, mode: Mode, targets: Targets) -> Self {
-        let (scale, cadence, tolerance) = rhythm(&config, hint_frame_rate);
+        let (scale, cadence, tolerance) = rhythm::implied(&config, hint_frame_rate);
         Self {
             config,
             next_config: None,
@@ -171,9 +79,7 @@ impl TrackSegmenter {
             mode,
             targets,
             scale,
-            cadence,
-            deltas: VecDeque::new(),
-            learned: false,
+            rhythm: Rhythm::new(cadence),
             last_raw: None,
             smoother: Smoother::new(tolerance),
             keys: KeyRhythm::default(),
@@ -263,11 +169,11 @@ impl TrackSegmenter {
             });
             return;
         }
-        if !self.broken_off {
-            // Between two publishers the distance says nothing.
-            self.observe(&frame);
+        // Between two publishers the distance says nothing.
+        if !self.broken_off && self.rhythm.observe(&self.config, self.last_raw, &frame) {
+            self.smoother.rebase();
         }
-        let cadence = self.cadence.unwrap_or(FALLBACK);
+        let cadence = self.rhythm.cadence();
         let first = self.last_raw.is_none();
         self.last_raw = Some(frame.dts);
         let time = self.smoother.smooth(frame.dts, cadence);
@@ -311,49 +217,6 @@ impl TrackSegmenter {
         self.part_target
     }
 
-    /// Learns the rhythm from the distances between frames where nothing else tells it, or what told it was wrong.
-    fn observe(&mut self, frame: &Frame) {
-        match *self.config {
-            CodecConfig::Aac(_) => return,
-            CodecConfig::Opus(_) => return self.follow_opus(&frame.data),
-            _ => {}
-        }
-        let raw = frame.dts;
-        let Some(last) = self.last_raw else { return };
-        if self.deltas.len() == RATE_MEMORY {
-            self.deltas.pop_front();
-        }
-        self.deltas.push_back((raw - last).as_nanos());
-        let claimed = self.cadence.map(|c| c.frame().as_nanos());
-        let off = |delta: &i64| claimed.is_none_or(|c| (delta - c).abs() > c / 20 + 1_500_000);
-        let enough = if claimed.is_none() { 2 } else { RATE_PROBE };
-        let contradicted = self.deltas.len() >= enough && self.deltas.iter().rev().take(RATE_PROBE).all(off);
-        // What was learned from a few frames is learned better from many.
-        let refine = self.learned && self.deltas.len() == RATE_MEMORY;
-        if !contradicted && !refine {
-            return;
-        }
-        let look_at = if contradicted { RATE_PROBE * 2 } else { RATE_MEMORY };
-        self.learned = contradicted;
-        let recent: Vec<i64> = self.deltas.iter().rev().take(look_at).copied().collect();
-        if let Some(found) = Cadence::from_deltas(&recent)
-            && self.cadence != Some(found)
-        {
-            self.cadence = Some(found);
-            self.smoother.rebase();
-        }
-    }
-
-    /// An Opus packet says how long it lasts; the encoder may change that from packet to packet.
-    fn follow_opus(&mut self, packet: &[u8]) {
-        let samples = opus::packet_samples(packet).unwrap_or(opus::USUAL_PACKET_SAMPLES);
-        let cadence = Cadence::new(u64::from(samples), u64::from(opus::SAMPLE_RATE));
-        if cadence.is_some() && cadence != self.cadence {
-            self.cadence = cadence;
-            self.smoother.rebase();
-        }
-    }
-
     /// Presentation offsets carry the same rounding as timestamps: whole frames are meant where whole frames fit.
     fn smooth_composition(&self, offset: MediaTime, cadence: Cadence) -> MediaTime {
         if self.is_audio() {
@@ -367,28 +230,6 @@ impl TrackSegmenter {
             even
         } else {
             offset
-        }
-    }
-
-    /// A frame is due at `due`: the sample before it, if unpublished, lasts until then as far as its part has room.
-    fn reach(&mut self, due: Ticks) {
-        let (target, audio) = (self.part_target_ticks(), self.is_audio());
-        let frame = self.frame_ticks();
-        let Some(last) = self.part.samples.last_mut() else {
-            return;
-        };
-        let start = self.part.tfdt + self.part.fixed;
-        let room = (target - self.part.fixed).0.max(1);
-        let mut duration = (due - start).0.clamp(1, room);
-        if audio {
-            // A decoder plays whole frames whatever is declared: bend, never break.
-            duration = duration.max(frame.0 / 2).min(frame.0 * 3 / 2).min(room).max(1);
-        }
-        last.duration = Ticks(duration);
-        self.position = start + last.duration;
-        // Stretched to its limit: nothing more fits.
-        if duration == room && room < (due - start).0 {
-            self.close_part(Ending::Full);
         }
     }
 
@@ -448,70 +289,6 @@ impl TrackSegmenter {
         });
     }
 
-    fn append(&mut self, data: Bytes, sync: bool, due: Ticks, composition: MediaTime) {
-        let target = self.part_target_ticks();
-        let estimate = self.estimate();
-        if self.part.samples.is_empty() {
-            self.part.tfdt = self.position;
-            self.part.fixed = Ticks::ZERO;
-            self.part.independent = false;
-        } else {
-            self.part.fixed = self.position - self.part.tfdt;
-        }
-        let room = (target - self.part.fixed).0.max(1);
-        let duration = Ticks(estimate.0.clamp(1, room));
-        let composition_offset = match self.is_audio() {
-            true => Ticks::ZERO,
-            false => due + composition.to_ticks(self.scale) - self.position,
-        };
-        self.part.independent |= sync;
-        self.part.samples.push(Sample {
-            duration,
-            composition_offset,
-            sync,
-            data,
-        });
-        self.position += duration;
-    }
-
-    /// Half of the next frame would not fit, and enough is there: publish without it.
-    fn close_part_if_crowded(&mut self) {
-        if self.part.samples.is_empty() {
-            return;
-        }
-        let unpublished = self.position - self.part.tfdt;
-        let crowded = unpublished + Ticks(self.estimate().0 / 2) > self.part_target_ticks();
-        if crowded && unpublished >= self.shortest_part() {
-            self.close_part(Ending::Full);
-        }
-    }
-
-    /// How long the newest sample will last: so that the next one starts when it is due.
-    fn estimate(&self) -> Ticks {
-        let frame = self.frame_ticks();
-        let next = self
-            .smoother
-            .next_due(self.cadence.unwrap_or(FALLBACK))
-            .to_ticks(self.scale);
-        Ticks(
-            (next - self.position)
-                .0
-                .clamp((frame.0 / 2).max(1), frame.0 * 3 / 2 + 1),
-        )
-    }
-
-    /// Publishes the part if no further frame fits.
-    fn close_part_if_full(&mut self) {
-        let length = self.position - self.part.tfdt;
-        // One tick of rounding per frame is not a frame too many.
-        let slack = Ticks(self.part.samples.len() as i64 + 1);
-        if length + self.frame_ticks() > self.part_target_ticks() + slack {
-            self.close_part(Ending::Full);
-            self.end_segment_if_key_is_next();
-            self.end_segment_if_long();
-        }
-    }
-
     /// The part just published is its segment's last if the encoder keeps its rhythm: says so together with the part.
     /// Otherwise the segment would end a frame later, and for that moment the hinted part would seem to belong to it:
     /// players that count parts (Shaka, video.js) lose their place there.
@@ -547,34 +324,6 @@ impl TrackSegmenter {
         }
     }
 
-    fn close_part(&mut self, ending: Ending) {
-        if self.part.samples.is_empty() {
-            return;
-        }
-        self.settle_part_target();
-        let shortest = self.shortest_part();
-        let mut length = self.position - self.part.tfdt;
-        if let (Ending::Full, false, Some(last)) = (ending, self.part.independent, self.part.samples.last_mut())
-            && length < shortest
-        {
-            // Too short for the 85 % rule: the last sample lasts longer, those after it catch up.
-            last.duration += shortest - length;
-            length = shortest;
-            self.position = self.part.tfdt + length;
-        }
-        let part = std::mem::take(&mut self.part);
-        if let Some(segment) = &mut self.segment {
-            segment.duration += length;
-        }
-        self.outputs.push_back(Output::Part(Draft {
-            tfdt: part.tfdt,
-            duration: length,
-            independent: part.independent,
-            samples: part.samples,
-        }));
-        self.part.tfdt = self.position;
-    }
-
     fn end_segment(&mut self, forced: bool) {
         self.close_part(Ending::Short);
         if let Some(segment) = self.segment.take() {
@@ -594,17 +343,17 @@ impl TrackSegmenter {
         let Some(config) = self.next_config.take() else { return };
         self.end_segment(false);
         let old_scale = self.scale;
-        let (scale, cadence, tolerance) = rhythm(&config, None);
+        let (scale, cadence, tolerance) = rhythm::implied(&config, None);
         self.config = config;
         self.init_index += 1;
         self.discontinuity = true;
-        self.cadence = cadence.or(self.cadence);
+        self.rhythm.claim(cadence);
         if scale != old_scale {
             self.scale = scale;
             self.position = due.rescale(old_scale, scale);
             self.smoother = Smoother::new(tolerance);
             if let Some(raw) = self.last_raw {
-                self.smoother.smooth(raw, self.cadence.unwrap_or(FALLBACK));
+                self.smoother.smooth(raw, self.rhythm.cadence());
             }
         } else {
             self.smoother.rebase();
@@ -612,42 +361,12 @@ impl TrackSegmenter {
         self.part.tfdt = self.position;
     }
 
-    /// PART-TARGET: the whole number of frames nearest to the configured one, in milliseconds rounded up so that tick
-    /// rounding never exceeds it.
-    fn wanted_part_target(&self) -> Duration {
-        let cadence = self.cadence.unwrap_or(FALLBACK);
-        let frame = cadence.frame().as_nanos().max(1);
-        let target = i64::try_from(self.targets.part.as_nanos()).unwrap_or(i64::MAX);
-        let frames = ((target + frame / 2) / frame).max(1);
-        let exact = cadence.times(frames.unsigned_abs()).to_duration();
-        Duration::from_millis(exact.as_nanos().div_ceil(1_000_000) as u64)
-    }
-
-    fn settle_part_target(&mut self) {
-        if self.part_target.is_none() {
-            // The rhythm may have been learned while this very part was being filled: it must fit too.
-            let length = (self.position - self.part.tfdt).to_duration(self.scale);
-            let length = Duration::from_millis(length.as_micros().div_ceil(1000) as u64);
-            self.part_target = Some(self.wanted_part_target().max(length));
-        }
-    }
-
-    fn part_target_ticks(&self) -> Ticks {
-        let target = self.part_target.unwrap_or_else(|| self.wanted_part_target());
-        // Whole ticks inside it.
-        Ticks((target.as_micros() as i64).saturating_mul(i64::from(self.scale.get())) / 1_000_000)
-    }
-
-    fn shortest_part(&self) -> Ticks {
-        Ticks(self.part_target_ticks().0 * SHORTEST_PART_PERCENT / 100)
-    }
-
     fn segment_target_ticks(&self) -> Ticks {
         MediaTime::from(self.targets.segment).to_ticks(self.scale)
     }
 
     fn frame_time(&self) -> MediaTime {
-        self.cadence.unwrap_or(FALLBACK).frame()
+        self.rhythm.cadence().frame()
     }
 
     fn frame_ticks(&self) -> Ticks {
@@ -660,39 +379,5 @@ impl TrackSegmenter {
 
     fn is_audio(&self) -> bool {
         self.config.track() == TrackKind::Audio
-    }
-}
-
-/// How a part comes to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    /// It is as long as it may be.
-    Full,
-    /// Its segment ends, or the input leaps.
-    Short,
-}
-
-/// Until two frames have told the rhythm.
-const FALLBACK: Cadence = Cadence::THIRTY;
-
-/// Timescale, rhythm and tolerance that a configuration implies.
-fn rhythm(config: &CodecConfig, hint_frame_rate: Option<f64>) -> (Timescale, Option<Cadence>, MediaTime) {
-    let sampled = |samples: u32, rate: u32| {
-        let scale = Timescale::new(rate).unwrap_or(Timescale::VIDEO);
-        let cadence = Cadence::new(u64::from(samples), u64::from(rate));
-        let half = cadence.map_or(VIDEO_TOLERANCE, |c| MediaTime::from_nanos(c.frame().as_nanos() / 2));
-        (scale, cadence, half)
-    };
-    match config {
-        CodecConfig::Aac(aac) => sampled(aac.frame_samples, aac.sample_rate),
-        CodecConfig::Opus(_) => sampled(opus::USUAL_PACKET_SAMPLES, opus::SAMPLE_RATE),
-        CodecConfig::Avc(_) | CodecConfig::Hevc(_) | CodecConfig::Av1(_) => {
-            let told = config
-                .picture()
-                .and_then(|picture| picture.frame_duration)
-                .and_then(|(seconds, frames)| Cadence::new(u64::from(seconds), u64::from(frames)));
-            let cadence = told.or_else(|| hint_frame_rate.and_then(Cadence::from_frame_rate));
-            (Timescale::VIDEO, cadence, VIDEO_TOLERANCE)
-        }
     }
 }

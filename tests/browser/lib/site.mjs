@@ -41,7 +41,7 @@ export async function startSite({ origin, edge, key, more = "" }) {
   const [originFile, edgeFile] = [path.join(folder, "origin.yaml"), path.join(folder, "edge.yaml")];
   await writeFile(originFile, `http: ${at(originHttp)}\nrtmp: ${at(rtmp)}\nadmin: ${at(originAdmin)}\napi: { listen: "127.0.0.1:0" }\n` +
     `database: { url: "sqlite::memory:" }\nstreams:\n  - key: ${key}\n${more}`);
-  await writeFile(edgeFile, `http: ${at(edgeHttp)}\nadmin: ${at(edgeAdmin)}\norigins:\n  - "http://127.0.0.1:${originHttp}"\n`);
+  await writeFile(edgeFile, `http: ${at(edgeHttp)}\nhttps: { listen: "127.0.0.1:0" }\nadmin: ${at(edgeAdmin)}\norigins:\n  - "http://127.0.0.1:${originHttp}"\n`);
   new Process("origin", origin, ["--config", originFile]);
   new Process("edge", edge, ["--config", edgeFile]);
   for (const admin of [originAdmin, edgeAdmin]) await until("readiness", async () => (await fetch(`http://127.0.0.1:${admin}/readyz`)).ok);

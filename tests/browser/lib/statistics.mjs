@@ -74,7 +74,10 @@ export function interruption(record, wallMs, tailMs) {
   };
 }
 
-/** Where the clock of the element stood still: how often for more than `longMs`, and the longest time. Sampled ten times a second. */
+/**
+ * Where the clock of the element stood still: how often for more than `longMs`, and the longest time. Sampled ten times a second;
+ * `unsampledMs` is the longest time in which nobody looked.
+ */
 export function clockPauses(record, longMs = FREEZE_MS) {
   const pauses = [];
   let since = null; // the first sample at which the clock had its present time
@@ -85,7 +88,21 @@ export function clockPauses(record, longMs = FREEZE_MS) {
   const longest = new Map();
   for (const { from, ms } of pauses) longest.set(from, Math.max(ms, longest.get(from) ?? 0));
   const long = [...longest.values()].filter((ms) => ms > longMs);
-  return { samples: record.clock.length, long: long.length, longestMs: Math.round(Math.max(0, ...longest.values())) };
+  const blind = record.clock.map((sample, i) => sample.at - (record.clock[i - 1] ?? sample).at);
+  return {
+    samples: record.clock.length,
+    long: long.length,
+    longestMs: Math.round(Math.max(0, ...longest.values())),
+    unsampledMs: Math.round(blind.reduce((most, ms) => Math.max(most, ms), 0)),
+  };
+}
+
+/** How many milliseconds the element's clock has lost against the wall from its first second to its last: what pauses, however short, add up to. */
+export function clockLoss(record) {
+  const behind = (samples) => percentile(samples.map((sample) => sample.at - sample.currentTime * 1000).sort((a, b) => a - b), 0.5);
+  const [first, last] = [record.clock[0]?.at, record.clock.at(-1)?.at];
+  const loss = behind(record.clock.filter((sample) => sample.at >= last - 1000)) - behind(record.clock.filter((sample) => sample.at <= first + 1000));
+  return Number.isFinite(loss) ? Math.round(loss) : null;
 }
 
 /** Median age of the picture between two wall-clock times; with `lastMs`, in the last of that time only. */
