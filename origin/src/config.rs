@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+mod dvr;
 mod ingest;
 mod record;
 
@@ -22,13 +23,14 @@ use crate::{
     },
     ingest::catalog::{Catalog, STREAMS_MAX},
     live::{
-        Settings, failover,
+        Settings, failover, memory,
         pipeline::{Continuity, FOREVER},
         registry, slate,
     },
     package::segmenter::Targets,
 };
 
+pub use dvr::Dvr;
 pub use ingest::{Backup, Rtmp, Rtmps, Srt, Stream, Tls, Webhook};
 pub use record::Record;
 
@@ -57,6 +59,8 @@ pub struct Config {
     pub directory: Option<Directory>,
     pub ingest: Ingest,
     pub packaging: Packaging,
+    /// The past of live streams.
+    pub dvr: Dvr,
     pub record: Record,
     /// The default playlists, which outlast hiccups of the input.
     pub resilience: Resilience,
@@ -195,6 +199,7 @@ impl Default for Config {
             directory: None,
             ingest: Ingest::default(),
             packaging: Packaging::default(),
+            dvr: Dvr::default(),
             record: Record::default(),
             resilience: Resilience::default(),
             streams: Vec::new(),
@@ -354,6 +359,11 @@ impl Config {
             cushion: self.resilience.cushion.0,
         }
     }
+
+    pub fn memory(&self) -> memory::Settings {
+        let target_duration = self.packaging.target_duration_seconds();
+        self.dvr.settings(Duration::from_secs(u64::from(target_duration)))
+    }
 }
 
 impl Validate for Config {
@@ -438,6 +448,7 @@ impl Validate for Config {
         let distinct: HashSet<_> = self.streams.iter().map(|s| &s.key).collect();
         expect(distinct.len() == self.streams.len(), "streams", "each key once");
         self.validate_ingest(&mut expect);
+        self.dvr.validate(target, &mut expect);
         self.record.validate(&mut expect);
         let scheme = self.database.url.split(':').next().unwrap_or_default();
         expect(
@@ -533,6 +544,22 @@ mod tests {
             c.max_streams = 0;
         });
         assert_eq!(found, ["packaging.part_target", "packaging.window", "max_streams"]);
+    }
+
+    #[test]
+    fn what_the_past_may_take_is_checked_at_start() {
+        let found = faults(|c| {
+            c.dvr.hot = HumanDuration(Duration::from_secs(23));
+            c.dvr.store = "ftp://host/dvr".to_owned();
+            c.dvr.memory_per_stream = weir_shared::config::ByteSize(2 << 30);
+            c.dvr.memory = weir_shared::config::ByteSize(1 << 30);
+        });
+        assert_eq!(found, ["dvr.hot", "dvr.store", "dvr.memory"]);
+        assert_eq!(faults(|c| c.dvr.store = String::new()), Vec::<String>::new());
+        assert_eq!(
+            faults(|c| c.dvr.store = "s3://bucket/dvr".to_owned()),
+            Vec::<String>::new()
+        );
     }
 
     #[test]

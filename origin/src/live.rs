@@ -12,9 +12,10 @@
 //! | `clock_map.rs`, `rates.rs` | media time of a stream; bits and frames of a track |
 //! | `snapshot.rs`, `text.rs`, `master.rs` | what readers see, and how it is written cheaply |
 //! | `shared.rs` | part bytes that both flavours have |
+//! | `memory.rs` | what windows hold in memory |
 //! | `status.rs`, `health.rs` | what others are told |
 //!
-//! Before this: `ingest`, `package`. After this: `deliver`.
+//! Before this: `ingest`, `package`. Beside it: `dvr`. After this: `deliver`.
 
 mod clock_map;
 mod cushion;
@@ -24,6 +25,7 @@ pub mod health;
 mod lane;
 pub mod lifecycle;
 pub mod master;
+pub mod memory;
 mod orders;
 mod packager;
 pub mod pipeline;

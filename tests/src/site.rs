@@ -83,6 +83,8 @@ pub fn origin_config() -> origin_config::Config {
     config.record.journal = folder::unused("journal");
     // Made-up broadcasts have nothing to show.
     config.record.thumbnails.enabled = false;
+    // All in memory, unless a test is about the cold tier.
+    config.dvr.store = String::new();
     // A stream ends with its publisher, unless a test is about coming back.
     config.ingest.grace = HumanDuration(Duration::ZERO);
     config.packaging.part_target = HumanDuration(Duration::from_millis(200));

@@ -53,6 +53,7 @@ const PURE: &[&str] = &[
     "origin/src/ingest/timeline.rs",
     "origin/src/ingest/ts.rs",
     "origin/src/ingest/rtmp/chunk.rs",
+    "origin/src/dvr/budget.rs",
     "origin/src/live/lifecycle.rs",
     "origin/src/live/failover.rs",
     "origin/src/live/splice.rs",

@@ -54,6 +54,7 @@ pub(super) enum Refusal {
     TooFarAhead,
     HeldTooLong,
     StreamReplaced,
+    PastUnavailable,
 }
 
 impl Refusal {
@@ -97,6 +98,12 @@ impl Refusal {
                 "stream_replaced",
                 "the stream was taken over by another publisher or is shutting down",
                 1,
+            ),
+            Self::PastUnavailable => respond::refusal_until(
+                S::SERVICE_UNAVAILABLE,
+                "past_unavailable",
+                "this part of the stream's past can't be read at the moment",
+                2,
             ),
         }
     }
@@ -159,7 +166,7 @@ impl Deliver {
                 // What left memory may be recorded.
                 let gone = matches!(
                     refusal,
-                    Refusal::NoSuchObject | Refusal::Offline | Refusal::UnknownStream
+                    Refusal::NoSuchObject | Refusal::Offline | Refusal::UnknownStream | Refusal::PastUnavailable
                 );
                 let recorded = match gone {
                     true => vod::of_ended_broadcast(asked, shelf, &key, (epoch, &name, object)).await,

@@ -22,6 +22,7 @@ use super::{
     health::Health,
     lane::Settings,
     master::{Flavour, Master},
+    memory::{Memory, Tiers},
     orders::Orders,
     packager::{MAIN, Packager},
     pipeline::{self, Continuity, FOREVER, Parts, Pipeline, Stopped},
@@ -31,6 +32,7 @@ use super::{
     status::{Board, STATUS_QUEUE, Status, StatusChange},
 };
 use crate::{
+    dvr::budget::Budget,
     ingest::{
         Admitted, Door, Publication, Refusal, Slot, Tally,
         catalog::{Catalog, Timers},
@@ -101,6 +103,7 @@ pub struct Live {
     next_msn: Arc<AtomicU64>,
     /// Part bytes of this life that both flavours have.
     shared: Arc<SharedParts>,
+    budget: Arc<Budget>,
     seats: Arc<Seats>,
     orders: Arc<Orders>,
     joins: mpsc::Sender<Feed>,
@@ -127,6 +130,7 @@ pub struct Registry {
     streams: DashMap<StreamKey, Live>,
     policy: Policy,
     settings: Settings,
+    tiers: Tiers,
     metrics: Arc<Metrics>,
     slates: Option<Arc<Slates>>,
     changes: broadcast::Sender<StatusChange>,
@@ -135,7 +139,13 @@ pub struct Registry {
 }
 
 impl Registry {
-    pub fn new(policy: Policy, settings: Settings, metrics: Arc<Metrics>, shutdown: CancellationToken) -> Arc<Self> {
+    pub fn new(
+        policy: Policy,
+        settings: Settings,
+        tiers: Tiers,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
         let slate = policy.slate.clone();
         let slates = slate.map(|slate| Arc::new(Slates::new(slate, metrics.clone())));
         Arc::new(Self {
@@ -143,6 +153,7 @@ impl Registry {
             slates,
             policy,
             settings,
+            tiers,
             metrics,
             changes: broadcast::Sender::new(STATUS_QUEUE),
             tasks: TaskTracker::new(),
@@ -290,6 +301,7 @@ impl Registry {
             stop: self.shutdown.child_token(),
             next_msn,
             shared: Arc::default(),
+            budget: self.tiers.stream_budget(),
             seats: Arc::default(),
             orders: Arc::default(),
             joins,
@@ -381,6 +393,7 @@ impl Registry {
             self.metrics.clone(),
         )
         .sharing(live.shared.clone())
+        .within(Memory::new(self.tiers.clone(), live.budget.clone()))
     }
 
     /// Names and numbers above those of the life before.

@@ -2,7 +2,7 @@
 //!
 //! Before this: `config/record.rs`. After this: the `object_store` crate; who writes is `upload.rs`, who reads `shelf.rs`.
 
-use std::{io, path::Path as FilePath, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::Path as FilePath, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use object_store::{
@@ -155,7 +155,16 @@ fn caused_by_disk(error: &object_store::Error) -> Option<&io::Error> {
 /// Opens the store that `at` names. `options` have the names that the `object_store` crate documents
 /// (`aws_region`, `google_service_account`, `azure_storage_account_name` …); what they leave out comes from `AWS_…`,
 /// `GOOGLE_…` and `AZURE_…` of the environment.
-pub fn open(at: &str, options: &std::collections::BTreeMap<String, Secret>) -> Result<Arc<dyn ObjectStore>, OpenError> {
+pub fn open(at: &str, options: &BTreeMap<String, Secret>) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    open_with(at, options, true)
+}
+
+/// The same for what need not outlive a power cut: a disk is not waited for.
+pub fn open_for_now(at: &str, options: &BTreeMap<String, Secret>) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    open_with(at, options, false)
+}
+
+fn open_with(at: &str, options: &BTreeMap<String, Secret>, fsync: bool) -> Result<Arc<dyn ObjectStore>, OpenError> {
     // The client of stores that are reached over HTTP asks for the process's provider. Fails only if there is one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (scheme, rest) = at.split_once("://").unwrap_or(("folder", at));
@@ -185,7 +194,7 @@ pub fn open(at: &str, options: &std::collections::BTreeMap<String, Secret>) -> R
             let folder = FilePath::new(rest);
             std::fs::create_dir_all(folder)?;
             let store = LocalFileSystem::new_with_prefix(folder)?;
-            Ok(Arc::new(store.with_automatic_cleanup(true).with_fsync(true)))
+            Ok(Arc::new(store.with_automatic_cleanup(true).with_fsync(fsync)))
         }
         "s3" => {
             let builder = AmazonS3Builder::from_env()
