@@ -127,6 +127,10 @@ impl Granted {
 
 /// What comes of a request.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart where it is made, and nearly always a grant"
+)]
 pub enum Verdict {
     Enter(Granted),
     /// Its object is below the viewer's ticket: there, relative to its own address.

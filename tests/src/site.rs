@@ -174,7 +174,12 @@ impl Broadcast {
 
     /// Publishes a clip that decoders can read.
     pub async fn start_demo(rtmp: SocketAddr, app: &str, key: &str) -> anyhow::Result<Self> {
-        Self::start_from(&format!("rtmp://{rtmp}/{app}"), key, ClipLoop::new(demo::clip(), 0, true)).await
+        Self::start_from(
+            &format!("rtmp://{rtmp}/{app}"),
+            key,
+            ClipLoop::new(demo::clip(), 0, true),
+        )
+        .await
     }
 
     async fn start_from(url: &str, key: &str, source: impl Source + Send + 'static) -> anyhow::Result<Self> {

@@ -19,7 +19,7 @@ pub struct Budget {
     /// Bytes.
     limit: u64,
     used: AtomicU64,
-    whole: Option<Arc<Budget>>,
+    whole: Option<Arc<Self>>,
 }
 
 impl Budget {

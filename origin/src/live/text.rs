@@ -39,12 +39,12 @@ struct Run {
     leads: bool,
     text: Piece,
     /// What a long run was made of: it is needed again when the list has slid into it.
-    inside: Vec<Run>,
+    inside: Vec<Self>,
 }
 
 impl Run {
     /// One run that is `segments`, if these are all of them.
-    fn joined(mut runs: Vec<Run>, segments: &Range<u64>) -> Option<Self> {
+    fn joined(mut runs: Vec<Self>, segments: &Range<u64>) -> Option<Self> {
         let mut next = segments.start;
         for run in &runs {
             if run.segments.start != next {

@@ -118,7 +118,7 @@ pub(super) struct Weight {
 }
 
 impl Weight {
-    pub fn of(parts: &[PartEntry]) -> Self {
+    pub(super) fn of(parts: &[PartEntry]) -> Self {
         let mut weight = Self::default();
         for part in parts {
             weight.add(&part.bytes, part.shared);
@@ -126,12 +126,12 @@ impl Weight {
         weight
     }
 
-    pub fn add(&mut self, bytes: &Bytes, shared: bool) {
+    pub(super) fn add(&mut self, bytes: &Bytes, shared: bool) {
         self.all += bytes.len();
         self.shared += if shared { bytes.len() } else { 0 };
     }
 
-    pub fn remove(&mut self, other: Self) {
+    pub(super) fn remove(&mut self, other: Self) {
         self.all -= other.all;
         self.shared -= other.shared;
     }
