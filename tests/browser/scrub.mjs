@@ -29,6 +29,8 @@ if (!options.binary) {
 
 /** The window slides for this long before anybody looks: its first segments have left. */
 const SLIDING_SECONDS = 20;
+/** From the first picture to the first jump. */
+const SETTLE_MS = 5000;
 /** Longest wait for the picture of a jump. */
 const PICTURE_MS = 15_000;
 /** How far a picture may be from the moment that was asked for: a segment, and what a player rounds to. */
@@ -96,7 +98,12 @@ async function scrub(name, url) {
   try {
     const { page } = viewer;
     await page.waitForFunction(() => window.probe?.record.frames.some((frame) => frame.code !== null), null, { timeout: PICTURE_MS });
-    await page.evaluate(() => (window.probe.video.controls = true));
+    // A player that has just begun still seeks by itself.
+    await pause(SETTLE_MS);
+    const start = await page.evaluate(() => {
+      window.probe.video.controls = true;
+      return window.probe.record.errors.splice(0);
+    });
     const jumps = [];
     for (const [word, share] of [["start", 0], ["middle", 0.5], ["live", 1]]) {
       jumps.push(await jump(page, share, options.stay));
@@ -105,7 +112,7 @@ async function scrub(name, url) {
       await page.screenshot({ path: path.join(options.artifacts, `scrub-${name}-${word}.png`) });
     }
     const record = await page.evaluate(() => window.probe.finish());
-    return { name, version: record.version, jumps, broken: faults(jumps, record, options.stay) };
+    return { name, version: record.version, start, jumps, broken: faults(jumps, record, options.stay) };
   } finally {
     await viewer.close();
   }
@@ -133,6 +140,7 @@ try {
       console.log(`${name}, to ${jump.share * 100} % of ${jump.windowSeconds.toFixed(0)} s: picture after ${jump.pictureAfterMs} ms, ` +
         `${jump.behindLiveSeconds.toFixed(1)} s behind live, off by ${jump.missedBySeconds.toFixed(2)} s, played ${jump.playedSeconds.toFixed(1)} s`);
     }
+    for (const { what } of found.start) console.log(`${name}, before the first jump: ${what}`);
     for (const fault of found.broken) console.error(`broken: ${name}: ${fault}`);
     if (found.broken.length > 0) status = 1;
   }
