@@ -182,7 +182,7 @@ impl Broadcast {
         .await
     }
 
-    async fn start_from(url: &str, key: &str, source: impl Source + Send + 'static) -> anyhow::Result<Self> {
+    async fn start_from(url: &str, key: &str, source: impl Source + 'static) -> anyhow::Result<Self> {
         let session = Uplink::connect(url, key).await?;
         let (stop, silence) = (CancellationToken::new(), CancellationToken::new());
         let blindness = CancellationToken::new();

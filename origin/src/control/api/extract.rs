@@ -361,7 +361,7 @@ mod tests {
         #[expect(dead_code, reason = "only whether it can be read matters")]
         name: String,
         #[expect(dead_code, reason = "only whether it can be read matters")]
-        inner: Option<Box<Order>>,
+        inner: Option<Box<Self>>,
     }
 
     #[test]
