@@ -178,7 +178,7 @@ async fn clearing_the_past_clears_the_cold_tier_too() -> anyhow::Result<()> {
             .clone()
             .context("a fresh database has a first key")?,
     };
-    let streams: Value = serde_json::from_str(&rest.get("/v1/projects/default/streams").await?.text())?;
+    let streams: Value = serde_json::from_str(rest.get("/v1/projects/default/streams").await?.text())?;
     let id = streams["items"][0]["id"].as_str().context("id")?;
     let path = format!("/v1/projects/default/streams/{id}/clear-dvr");
     assert!(rest.post(&path, Value::Null).await?.status.is_success());
@@ -226,7 +226,7 @@ async fn a_dead_store_is_told_of_and_live_goes_on() -> anyhow::Result<()> {
             asked.elapsed()
         );
         let streams = client::get(site.origin.admin, "/streams").await?;
-        let streams: Value = serde_json::from_str(&streams.text())?;
+        let streams: Value = serde_json::from_str(streams.text())?;
         let warnings = streams["streams"][0]["warnings"].to_string();
         if warnings.contains("dvr.store") {
             break warnings;
