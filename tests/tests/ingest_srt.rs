@@ -129,16 +129,18 @@ async fn a_caller_that_is_turned_away_is_told_why() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a publish brings, and what was counted of it.
+type Pipeline = (mpsc::Receiver<Event>, Arc<Tally>);
+
 /// Publishes by key: their events, which a test takes or leaves.
 #[derive(Default)]
-struct Pipelines(Mutex<Vec<(StreamKey, mpsc::Receiver<Event>, Arc<Tally>)>>);
+struct Pipelines(Mutex<Vec<(StreamKey, Pipeline)>>);
 
 impl Pipelines {
-    fn take(&self, key: &str) -> Option<(mpsc::Receiver<Event>, Arc<Tally>)> {
+    fn take(&self, key: &str) -> Option<Pipeline> {
         let mut all = self.0.lock();
-        let at = all.iter().position(|(known, ..)| known.as_str() == key)?;
-        let (_, events, tally) = all.swap_remove(at);
-        Some((events, tally))
+        let at = all.iter().position(|(known, _)| known.as_str() == key)?;
+        Some(all.swap_remove(at).1)
     }
 }
 
@@ -149,7 +151,7 @@ impl Door for SlowDoor {
         let (events, receiver) = mpsc::channel(64);
         let tally = Arc::<Tally>::default();
         let key = admitted.key().clone();
-        self.0.0.lock().push((key, receiver, tally.clone()));
+        self.0.0.lock().push((key, (receiver, tally.clone())));
         Ok(Publication {
             events,
             stop: CancellationToken::new(),
