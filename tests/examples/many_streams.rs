@@ -34,7 +34,9 @@ async fn main() -> anyhow::Result<()> {
     config.any_key = false;
     config.database.url = database;
     config.control.max_known_streams = config.control.max_known_streams.max(streams);
-    let store = Store::open(&config.database.url).await?.with_vault(config.database.vault()?);
+    let store = Store::open(&config.database.url)
+        .await?
+        .with_vault(config.database.vault()?);
     let ids = fill(&store, streams).await?;
     store.close().await;
     let before = resident_mib();
