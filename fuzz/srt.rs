@@ -6,17 +6,16 @@ use std::{
 };
 
 use bytes::BytesMut;
-use weir_origin::ingest::{
-    secret::Secret,
-    srt::{
-        crypto::Keyring,
-        handshake::{Answer, Beginning, Listener, Offer},
-        receiver::Output,
-        sequence::Sequence,
-        session::{Session, Settings},
-        streamid::Wish,
-        wire::{HEADER_BYTES, Kind, Packet, Writer},
-    },
+use weir_origin::ingest::srt::{
+    handshake::{Answer, Beginning, Listener, Offer},
+    receiver::Output,
+    session::{Session, Settings},
+    streamid::Wish,
+};
+use weir_shared::srt::{
+    crypto::Keyring,
+    sequence::Sequence,
+    wire::{HEADER_BYTES, Kind, Packet, Writer},
 };
 
 /// Packets in a session's buffer.
@@ -139,5 +138,5 @@ fn beginning(arrived: Instant) -> Beginning {
 
 /// A key material message: opened, or refused.
 pub(super) fn key_material(bytes: &[u8]) -> bool {
-    Keyring::unlock(&Secret::new("correct-horse-battery"), bytes).is_ok()
+    Keyring::unlock("correct-horse-battery", bytes).is_ok()
 }

@@ -194,6 +194,7 @@ fn configuration(args: &Args) -> anyhow::Result<Config> {
     } else if args.ephemeral {
         config.origin.database.url = "sqlite::memory:".to_owned();
         config.origin.record.store = "memory://".to_owned();
+        config.origin.dvr.store = String::new();
     }
     let packaging = &mut config.origin.packaging;
     packaging.part_target = args.part_target.unwrap_or(packaging.part_target);

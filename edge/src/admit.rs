@@ -110,7 +110,15 @@ impl Limits {
                 .take(ticket)
                 .map_err(|wait| self.shed(Limit::TicketRate, wait))?;
         }
-        let block = self.counted(address);
+        self.permit(self.counted(address))
+    }
+
+    /// The same for an edge that has this one as its parent: it stands for many, and counts with all alone.
+    pub fn enter_child(&self) -> Result<Permit, Refusal> {
+        self.permit(None)
+    }
+
+    fn permit(&self, block: Option<AddressBlock>) -> Result<Permit, Refusal> {
         let limits = (self.in_progress_limit, self.address_in_progress_limit);
         Permit::new(&self.progress, block, limits).map_err(|limit| self.shed(limit, SOON))
     }

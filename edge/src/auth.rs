@@ -12,15 +12,17 @@
 //! | nothing | a multivariant playlist | 401, or whatever the site's own check says |
 //! | nothing | anything else | 401 |
 //!
-//! Streams that need no ticket are open whatever the request carries.
+//! Streams that need no ticket are open whatever the request carries. Everything is open to an edge of the fleet that has this
+//! one as its parent (`auth/fleet.rs`): it looks at its own viewers' tickets.
 
 mod credentials;
 mod external;
+pub mod fleet;
 mod verify;
 
 use std::sync::Arc;
 
-use http::request::Parts;
+use http::{HeaderMap, request::Parts};
 use weir_shared::{
     directory::{Closed, StreamRecord},
     hls::address::Object,
@@ -39,17 +41,40 @@ use crate::{metrics::Metrics, refusal::Refusal, target::Target};
 pub use verify::{BadPlayback, Verifier};
 
 use credentials::{Credentials, Given};
+use fleet::Fleet;
 
 /// Permission to answer one request.
 #[derive(Debug)]
 pub struct Granted {
     target: Target,
+    by: By,
     session: Option<Session>,
     /// The ticket of a session that begins with this answer.
     begins: Option<String>,
 }
 
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Viewer,
+    /// An edge that has this one as its parent.
+    Child,
+}
+
 impl Granted {
+    /// Everybody may have it, or nobody.
+    pub fn to_all(target: Target, known: &Known) -> Result<Self, Refusal> {
+        match known.closed {
+            Some(why) => Err(Refusal::Closed(why)),
+            None => Ok(Self {
+                target,
+                by: By::Viewer,
+                session: None,
+                begins: None,
+            }),
+        }
+    }
+
     pub fn key(&self) -> &StreamKey {
         self.target.key()
     }
@@ -62,6 +87,11 @@ impl Granted {
     /// Cache key and origin path: nothing of the viewer is in it.
     pub fn path(&self) -> &str {
         self.target.path()
+    }
+
+    /// Whether this is one viewer's request, and not one of an edge for all of its own.
+    pub fn is_viewers(&self) -> bool {
+        self.by == By::Viewer
     }
 
     /// Who it is. `None`: the stream is open, and nobody is told apart.
@@ -97,6 +127,10 @@ impl Granted {
 
 /// What comes of a request.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart where it is made, and nearly always a grant"
+)]
 pub enum Verdict {
     Enter(Granted),
     /// Its object is below the viewer's ticket: there, relative to its own address.
@@ -118,10 +152,19 @@ pub struct Auth {
     /// `false`: whoever stands in front of this listener has checked already.
     pub tickets: bool,
     pub verifier: Arc<Verifier>,
+    pub fleet: Fleet,
     pub metrics: Arc<Metrics>,
 }
 
 impl Auth {
+    /// Whether it depends on who asks: [`Auth::grant`]. Else the stream is open to all, or closed to all:
+    /// [`Granted::to_all`].
+    pub fn asks_who(&self, known: &Known, headers: &HeaderMap) -> bool {
+        let signed = known.record.as_ref().is_some_and(|record| record.signed_playback);
+        (self.tickets && signed) || known.closed == Some(Closed::Backstage) || self.fleet.knows(headers)
+    }
+
+    /// Where it depends on who asks.
     pub async fn grant(
         &self,
         target: Target,
@@ -145,24 +188,16 @@ impl Auth {
         request: &Parts,
         now: UnixMillis,
     ) -> Result<Verdict, Refusal> {
-        let open = |target| {
-            Verdict::Enter(Granted {
+        if self.fleet.knows(&request.headers) {
+            return Ok(Verdict::Enter(Granted {
                 target,
+                by: By::Child,
                 session: None,
                 begins: None,
-            })
-        };
-        let Some(record) = &known.record else {
-            return Ok(open(target));
-        };
-        let needed = self.tickets && record.signed_playback;
-        let backstage = known.closed == Some(Closed::Backstage);
-        if !needed && !backstage {
-            return match known.closed {
-                Some(why) => Err(Refusal::Closed(why)),
-                None => Ok(open(target)),
-            };
+            }));
         }
+        let record = known.record.as_ref().ok_or(Refusal::NoSuchObject)?;
+        let needed = self.tickets && record.signed_playback;
         let caller = Caller {
             peer: peer.addr.ip(),
             real: self.verifier.real_address(peer, &request.headers),
@@ -192,6 +227,7 @@ impl Auth {
         if !begins {
             return Ok(Verdict::Enter(Granted {
                 target,
+                by: By::Viewer,
                 session: Some(session),
                 begins: None,
             }));
@@ -203,6 +239,7 @@ impl Auth {
         if target.is_entrance() {
             return Ok(Verdict::Enter(Granted {
                 target,
+                by: By::Viewer,
                 session: Some(session),
                 begins: Some(ticket),
             }));

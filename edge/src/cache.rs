@@ -150,7 +150,7 @@ impl Store {
 
     /// One of the fleet's own objects, at this origin path.
     pub async fn get(self: &Arc<Self>, path: &str, kind: Kind) -> Outcome {
-        match self.lookup(path, kind).await {
+        match Box::pin(self.lookup(path, kind)).await {
             Some(found) => found,
             None => self.fetched(Resource::own(path), kind).await,
         }
@@ -158,7 +158,7 @@ impl Store {
 
     /// The object: from memory, from a fetch under way, or from upstream.
     pub async fn get_resource(self: &Arc<Self>, resource: &Resource, kind: Kind) -> Outcome {
-        match self.lookup(&resource.key, kind).await {
+        match Box::pin(self.lookup(&resource.key, kind)).await {
             Some(found) => found,
             None => self.fetched(resource.clone(), kind).await,
         }

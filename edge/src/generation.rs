@@ -16,7 +16,10 @@ use weir_shared::serve::{Handler, Peer, body::Body};
 
 use crate::{
     admit::{Limits, Progress},
-    auth::{Auth, Verifier},
+    auth::{
+        Auth, Verifier,
+        fleet::{Fleet, authorization},
+    },
     cache::Store,
     config::{Config, Tickets},
     directory::Directory,
@@ -89,11 +92,12 @@ impl Generation {
             (None, None) => None,
         };
         let directory = known.as_ref().map(|known| known.directory.clone());
+        let credential = config.directory.as_ref().map(|directory| &directory.credential);
         let upstream = Arc::new(Upstream::new(
             &config.parents,
             &config.origins,
             directory.clone(),
-            None,
+            credential.and_then(authorization),
             metrics.clone(),
         )?);
         let store = Store::new(
@@ -123,6 +127,7 @@ impl Generation {
             stop.clone(),
         );
         let verifier = Arc::new(Verifier::new(&config.playback, metrics.clone()).context("playback")?);
+        let fleet = Fleet::new(credential);
         let side = |tickets: Tickets| handle::Edge {
             followers: followers.clone(),
             routes: routes.clone(),
@@ -131,6 +136,7 @@ impl Generation {
             auth: Auth {
                 tickets: tickets == Tickets::On,
                 verifier: verifier.clone(),
+                fleet: fleet.clone(),
                 metrics: metrics.clone(),
             },
             limits: limits.clone(),
@@ -196,15 +202,17 @@ impl Public {
 }
 
 impl Handler for Public {
-    async fn handle(&self, peer: Peer, request: Parts) -> Response<Body> {
+    async fn handle(&self, peer: Peer, request: Box<Parts>) -> Response<Body> {
         let current = self.current();
-        if let Err(refusal) = current.limits.knock(peer.addr.ip()) {
-            return refusal.response();
-        }
         let side = match peer.secure {
             true => &current.secure,
             false => &current.plain,
         };
+        // An edge asks for all of its viewers, as often as its streams have parts.
+        let is_child = side.auth.fleet.knows(&request.headers);
+        if !is_child && let Err(refusal) = current.limits.knock(peer.addr.ip()) {
+            return refusal.response();
+        }
         side.handle(peer, request).await
     }
 }

@@ -2,21 +2,21 @@
 //! may have it, then a hold or a look-up, then the response.
 //!
 //! Before this: `weir_shared::serve` (sockets). After this: `target.rs`, `directory.rs`, `auth.rs`, `live/hold.rs` (playlists), `live/view.rs` and `cache.rs`
-//! (objects), `weir_shared::serve::respond` (headers).
+//! (objects), `answer.rs` (responses).
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use http::{HeaderValue, Method, Response, header, request::Parts};
-use tokio::time::{Instant, timeout};
+use http::{Method, Response, request::Parts};
+use tokio::time::timeout;
 use weir_shared::{
     hls::{
         address::Object,
         name::{MediaObject, ObjectName},
-        position::{PartNumber, PartVerdict, Want, answer_part},
-        reload::{Reload, Skip},
+        position::{PartNumber, PartVerdict, answer_part},
+        reload::Reload,
     },
     id::{Epoch, RenditionName, StreamKey},
     playback::{Invalid, UnixMillis},
@@ -29,20 +29,20 @@ use weir_shared::{
 
 use crate::{
     admit::Limits,
+    answer::{aged, media_playlist, stored},
     auth::{Auth, Granted, Known, Verdict},
     cache::{self, Entry, Kind, Store},
     directory::{Directory, NoRecord},
     entrance,
     live::{
-        Moment as _,
         followers::Followers,
-        hold::{self, Fate, HOLD_TARGET_DURATIONS},
+        hold::{self, Fate},
         view::View,
     },
     metrics::Metrics,
     player,
     refusal::Refusal,
-    route::routes::Routes,
+    route::{Route, routes::Routes},
     target::Target,
     upstream::Resource,
     viewers::Viewers,
@@ -65,14 +65,21 @@ pub struct Edge {
 }
 
 impl Handler for Edge {
-    async fn handle(&self, peer: Peer, request: Parts) -> Response<Body> {
-        let target = Target::parse(request.uri.path());
-        let object = label(target.as_ref(), request.uri.path());
+    async fn handle(&self, peer: Peer, request: Box<Parts>) -> Response<Body> {
+        let path = request.uri.path();
+        let route = self.routes.find(path);
+        let target = Target::parse(path);
+        let object = match route {
+            Some(_) => "route",
+            None => label(target.as_ref(), path),
+        };
         let response = match request.method {
-            Method::GET | Method::HEAD => self
-                .answer(peer, &request, target)
-                .await
-                .unwrap_or_else(Refusal::response),
+            Method::GET | Method::HEAD => match route {
+                // Boxed, as all that few requests need: thousands that wait would keep room for it.
+                Some(route) => Box::pin(self.below(route, peer, &request)).await,
+                None => self.answer(peer, &request, target).await,
+            }
+            .unwrap_or_else(Refusal::response),
             Method::OPTIONS => respond::preflight(),
             _ => respond::method_not_allowed(),
         };
@@ -86,6 +93,9 @@ impl Handler for Edge {
             .requests
             .with_label_values(&[object, outcome, peer.protocol.as_str()])
             .inc();
+        if let Some(route) = route {
+            metrics.route_requests.with_label_values(&[&*route.name, outcome]).inc();
+        }
         metrics
             .response_bytes
             .with_label_values(&[object])
@@ -101,34 +111,41 @@ impl Edge {
             method: &request.method,
             headers: &request.headers,
         };
-        let path = request.uri.path();
-        if let Some(route) = self.routes.find(path) {
-            let permit = self.limits.enter(peer.addr.ip(), None)?;
-            return Ok(permit.leave_with(self.routes.answer(route, request).await?));
-        }
-        if let Some(page) = player::respond(asked, path) {
+        if let Some(page) = player::respond(asked, request.uri.path()) {
             return Ok(page);
         }
         let target = target.ok_or(Refusal::NoSuchObject)?;
         let known = self.known(&target).await?;
-        let granted = match self.auth.grant(target, &known, peer, request, unix_now()).await? {
-            Verdict::Enter(granted) => granted,
-            Verdict::Redirect(location) => return Ok(respond::redirect(&location)),
+        let granted = match self.auth.asks_who(&known, asked.headers) {
+            false => Granted::to_all(target, &known)?,
+            true => match Box::pin(self.auth.grant(target, &known, peer, request, unix_now())).await? {
+                Verdict::Enter(granted) => granted,
+                Verdict::Redirect(location) => return Ok(respond::redirect(&location)),
+            },
         };
-        let permit = self.limits.enter(peer.addr.ip(), granted.viewer().as_ref())?;
-        let answer = self.object(asked, (peer, request), &granted);
+        let permit = match granted.is_viewers() {
+            true => self.limits.enter(peer.addr.ip(), granted.viewer().as_ref())?,
+            false => self.limits.enter_child()?,
+        };
         let answer = match granted.until() {
-            None => answer.await?,
+            None => self.object(asked, (peer, request), &granted).await?,
             // A viewer's time ends their holds, too.
             Some(until) => {
                 let left = Duration::from_millis(until.saturating_sub(unix_now()));
                 let over = Err(Refusal::Unauthorised(Invalid::StreamExpired));
-                timeout(left, answer).await.unwrap_or(over)?
+                let answer = timeout(left, self.object(asked, (peer, request), &granted));
+                Box::pin(answer).await.unwrap_or(over)?
             }
         };
         // Before the first byte leaves.
         granted.holds(unix_now())?;
         Ok(permit.leave_with(answer))
+    }
+
+    /// What belongs to somebody else's origin, whose viewers are not looked at.
+    async fn below(&self, route: &Arc<Route>, peer: Peer, request: &Parts) -> Result<Response<Body>, Refusal> {
+        let permit = self.limits.enter(peer.addr.ip(), None)?;
+        Ok(permit.leave_with(self.routes.answer(route, request).await?))
     }
 
     /// The object itself, after a wait perhaps.
@@ -149,19 +166,29 @@ impl Edge {
             }
             Object::Recorded(recording, object) => {
                 let children = granted.directory_of_children();
-                vod::object(asked, &self.store, key, recording, object, children.as_deref()).await
+                Box::pin(vod::object(
+                    asked,
+                    &self.store,
+                    key,
+                    recording,
+                    object,
+                    children.as_deref(),
+                ))
+                .await
             }
             Object::Direct(ObjectName::MediaPlaylist(name)) => {
                 let parsed = Reload::parse(request.uri.query());
                 let reload = *parsed.as_ref().unwrap_or(&Reload::NOW);
                 let from = (peer, &request.headers);
-                let _watching = self.viewers.see(key, name, reload.want, granted.viewer(), from);
+                // An edge is not a viewer; its own it reports itself.
+                let see = || self.viewers.see(key, name, reload.want, granted.viewer(), from);
+                let _watching = granted.is_viewers().then(see);
                 let _held = self.metrics.hold();
                 let view = hold::playlist(&self.followers, key, name, reload.want).await?;
                 // Wrong directives are ignored like all others once the playlist has ended (section 6.2.5.2).
                 match parsed {
                     Err(fault) if !view.edge.ended => Err(Refusal::BadDirective(fault)),
-                    _ => Ok(media_playlist(asked, &view, reload)),
+                    _ => Ok(media_playlist(asked, &*view, reload)),
                 }
             }
             Object::Direct(ObjectName::Media {
@@ -177,7 +204,7 @@ impl Edge {
         let Some(directory) = &self.directory else {
             return Ok(Known::default());
         };
-        let record = match directory.record(target.key()).await {
+        let record = match Box::pin(directory.record(target.key())).await {
             Err(NoRecord::Unknown) if directory.opens_unknown() => return Ok(Known::default()),
             record => record?,
         };
@@ -264,22 +291,9 @@ impl Edge {
             PartVerdict::Lookup => Fate::Listed,
             PartVerdict::Absent => Fate::Never,
         };
-        let longest = view.target_duration() * HOLD_TARGET_DURATIONS;
-        let entry = hold::part(watched, &self.store, &Resource::own(path), fate, longest).await?;
+        let entry = hold::part(watched, &self.store, &Resource::own(path), fate).await?;
         Ok(stored(asked, &entry))
     }
-}
-
-fn media_playlist(asked: Asked<'_>, view: &View, reload: Reload) -> Response<Body> {
-    let compressed = asked.gzip();
-    // Directives are ignored once the playlist has ended (section 6.2.5.2).
-    let skip = if view.edge.ended { Skip::No } else { reload.skip };
-    let lifetime = match reload.want {
-        Want::Now => view.lifetimes.plain.clone(),
-        Want::Segment(_) | Want::Part(..) => view.lifetimes.blocked.clone(),
-    };
-    let response = respond::playlist(asked, view.text(skip, compressed), compressed, lifetime);
-    aged(response, view.received)
 }
 
 fn multivariant(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
@@ -289,28 +303,13 @@ fn multivariant(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
         false => entry.body.clone(),
     };
     let lifetime = respond::MULTIVARIANT_LIFETIME;
-    aged(respond::playlist(asked, body, compressed, lifetime), entry.fetched)
+    aged(respond::playlist(asked, body, compressed, lifetime), entry.since)
 }
 
 /// For one viewer: kept by nobody, and too short to be worth compressing for one.
 pub(crate) fn personal(asked: Asked<'_>, entry: &Entry, directory: &str) -> Response<Body> {
     let body = entrance::below(directory, &entry.body);
     respond::playlist(asked, body, false, respond::NO_STORE)
-}
-
-pub(crate) fn stored(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
-    let (kind, etag) = (entry.content_type.clone(), entry.etag.clone());
-    let response = respond::media(asked, vec![entry.body.clone()], kind, etag);
-    aged(response, entry.fetched)
-}
-
-/// Says how many seconds ago the origin gave this (rule HT-22).
-pub(crate) fn aged(mut response: Response<Body>, since: Instant) -> Response<Body> {
-    if response.status().is_success() {
-        let age = HeaderValue::from(since.elapsed().as_secs());
-        response.headers_mut().insert(header::AGE, age);
-    }
-    response
 }
 
 /// The metric label of what is asked for.

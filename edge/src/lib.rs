@@ -4,6 +4,7 @@
 //! [`app`] alone knows all of them.
 
 pub mod admit;
+pub mod answer;
 pub mod app;
 pub mod auth;
 pub mod cache;

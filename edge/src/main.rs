@@ -11,6 +11,10 @@ use weir_edge::{
 };
 use weir_shared::{config, log};
 
+/// Each answer to each viewer allocates a little, all viewers at once.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Weir's edge: holds and coalesces viewers' requests, so that an origin sees one per object.
 #[derive(Debug, Parser)]
 #[command(name = "weir-edge", version)]

@@ -9,6 +9,10 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// By object.
     pub response_bytes: IntCounterVec,
+    /// By `route` (names of the configuration, 256 at most) and `outcome`.
+    pub route_requests: IntCounterVec,
+    /// By `route` and `outcome`.
+    pub route_upstream: IntCounterVec,
     /// By result: `hit`, `join`, `lead`, `negative`.
     pub lookups: IntCounterVec,
     /// By outcome: `ok`, `refused`, `failed`, `timeout`.
@@ -58,6 +62,16 @@ impl Metrics {
                 "weir_edge_response_bytes_total",
                 "Body bytes of the answers, before TLS.",
                 &["object"],
+            )?,
+            route_requests: vec(
+                "weir_edge_route_requests_total",
+                "Viewer requests below static routes. They are in weir_edge_requests_total as object=\"route\".",
+                &["route", "outcome"],
+            )?,
+            route_upstream: vec(
+                "weir_edge_route_upstream_requests_total",
+                "Requests to the upstreams of static routes. They are in weir_edge_upstream_requests_total, too.",
+                &["route", "outcome"],
             )?,
             lookups: vec(
                 "weir_edge_cache_lookups_total",

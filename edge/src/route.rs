@@ -31,6 +31,8 @@ pub use config::QueryRule;
 pub struct Route {
     /// `/live`, or empty: everything.
     pub prefix: String,
+    /// What metrics call it.
+    pub name: String,
     /// Path of the upstream that the prefix stands for; empty or with a leading slash and none at the end.
     pub base_path: String,
     /// Scheme and authority, in the order of asking.
@@ -69,6 +71,7 @@ impl Route {
         };
         Ok(Self {
             prefix: config.prefix.trim_end_matches('/').to_owned(),
+            name: config.label().to_owned(),
             base_path: base_path.to_owned(),
             upstreams: std::iter::once(first.into()).chain(backups).collect(),
             query: config.query,

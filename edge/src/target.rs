@@ -122,7 +122,8 @@ impl Target {
             Some(Object::Recorded(_, object)) => match object {
                 VodObject::Index => "vod_multivariant",
                 object if object.is_immutable() => "vod_media",
-                VodObject::Named(_) => "vod_playlist",
+                VodObject::Thumbnails => "vod_thumbnails",
+                _ => "vod_playlist",
             },
             None => "none",
         }

@@ -65,9 +65,22 @@ pub struct Answer {
     pub body: Bytes,
     /// Where it was found in the end.
     pub url: Uri,
+    pub received: Instant,
 }
 
 impl Answer {
+    /// When an origin gave this: caches on the way, a parent edge above all, say how long they had it (RFC 9111
+    /// section 5.1).
+    pub fn since(&self) -> Instant {
+        let age = self
+            .headers
+            .get(header::AGE)
+            .and_then(|age| age.to_str().ok()?.parse().ok());
+        let age = Duration::from_secs(age.unwrap_or(0));
+        // No more than a clock can tell.
+        self.received.checked_sub(age).unwrap_or(self.received)
+    }
+
     /// Why an origin said no, if it told so shortly and in JSON: fit to be passed on to a viewer.
     pub fn into_reason(self) -> Option<Bytes> {
         let told = self.headers.get(header::CONTENT_TYPE) == Some(&respond::JSON_TYPE);
@@ -198,7 +211,7 @@ impl Upstream {
                 }
             };
             slow.retain(|other| *other != base);
-            self.judge(&base, &result);
+            self.judge(&base, &result, &resource.via);
             match result {
                 Ok(answer) if answer.status == StatusCode::NOT_FOUND || answer.status.is_server_error() => {
                     refused.get_or_insert(answer);
@@ -258,8 +271,12 @@ impl Upstream {
     }
 
     /// Counts an outcome and forms an opinion of who gave it.
-    fn judge(&self, base: &Arc<str>, result: &Result<Answer, UpstreamError>) {
+    fn judge(&self, base: &Arc<str>, result: &Result<Answer, UpstreamError>, via: &Via) {
         self.metrics.upstream.with_label_values(&[outcome(result)]).inc();
+        if let Via::Route { route, .. } = via {
+            let labels = [&*route.name, outcome(result)];
+            self.metrics.route_upstream.with_label_values(&labels).inc();
+        }
         match result {
             // 503 is an answer: nothing new, or not now.
             Ok(answer) if answer.status.is_server_error() && answer.status != StatusCode::SERVICE_UNAVAILABLE => {

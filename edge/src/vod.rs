@@ -22,11 +22,9 @@ use crate::{
     refusal::Refusal,
 };
 
-/// What ends the media playlist of a finished recording.
-const END: &[u8] = b"#EXT-X-ENDLIST\n";
 /// It changes only by being deleted.
-const FINAL_PLAYLIST: HeaderValue = HeaderValue::from_static("public, max-age=60");
-const GROWING_PLAYLIST: HeaderValue = HeaderValue::from_static("public, max-age=1");
+const FINAL_TEXT: HeaderValue = HeaderValue::from_static("public, max-age=60");
+const GROWING_TEXT: HeaderValue = HeaderValue::from_static("public, max-age=1");
 
 /// An object of a recording, whichever of its two addresses it was asked for by. `children`: where those of its
 /// multivariant playlist are for this viewer alone.
@@ -42,7 +40,7 @@ pub(crate) async fn object(
     if object.is_immutable() {
         exists(store, key, recording).await?;
         let entry = store.get(&path, Kind::Unlisted).await?;
-        return Ok(super::handle::stored(asked, &entry));
+        return Ok(super::answer::stored(asked, &entry));
     }
     let entry = store.get(&path, Kind::Multivariant).await?;
     if let (VodObject::Index, Some(children)) = (object, children) {
@@ -50,10 +48,14 @@ pub(crate) async fn object(
     }
     let lifetime = match object {
         VodObject::Index | VodObject::Named(ObjectName::Multivariant) => respond::MULTIVARIANT_LIFETIME,
-        VodObject::Named(_) if entry.body.ends_with(END) => FINAL_PLAYLIST,
-        VodObject::Named(_) => GROWING_PLAYLIST,
+        _ if object.is_final(&entry.body) => FINAL_TEXT,
+        _ => GROWING_TEXT,
     };
-    Ok(playlist(asked, &entry, lifetime))
+    let content_type = match object {
+        VodObject::Thumbnails => respond::TRACK_TYPE,
+        _ => respond::PLAYLIST_TYPE,
+    };
+    Ok(text(asked, &entry, content_type, lifetime))
 }
 
 /// Refuses objects of a recording that was deleted, even those that this edge still holds.
@@ -66,11 +68,14 @@ async fn exists(store: &Arc<Store>, key: &StreamKey, recording: &RecordingName) 
     }
 }
 
-fn playlist(asked: Asked<'_>, entry: &Entry, lifetime: HeaderValue) -> Response<Body> {
+fn text(asked: Asked<'_>, entry: &Entry, content_type: HeaderValue, lifetime: HeaderValue) -> Response<Body> {
     let compressed = asked.gzip();
     let body = match compressed {
         true => entry.gzipped(),
         false => entry.body.clone(),
     };
-    super::handle::aged(respond::playlist(asked, body, compressed, lifetime), entry.fetched)
+    super::answer::aged(
+        respond::text(asked, content_type, body, compressed, lifetime),
+        entry.since,
+    )
 }

@@ -9,12 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
 use url::Url;
 
 use crate::{
@@ -25,8 +20,10 @@ use crate::{
 mod h1;
 mod many;
 mod response;
+mod trust;
 
 pub use response::Sink;
+pub use trust::AnyCertificate;
 
 /// HTTP version that viewers speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -149,7 +146,7 @@ fn client_config(protocol: Protocol, insecure: bool) -> Result<ClientConfig, rus
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let mut config = if insecure {
-        let any = Arc::new(AnyCertificate(provider));
+        let any = Arc::new(AnyCertificate::new(provider));
         builder
             .dangerous()
             .with_custom_certificate_verifier(any)
@@ -166,45 +163,6 @@ fn client_config(protocol: Protocol, insecure: bool) -> Result<ClientConfig, rus
         Protocol::H3 => vec![b"h3".to_vec()],
     };
     Ok(config)
-}
-
-/// Takes every certificate: for test servers that sign their own.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// A whole answer, owned.

@@ -10,6 +10,7 @@
 //! | [`pace`], [`rhythm`] | when the next tag is due, and how evenly it is sent (pure) |
 //! | [`publisher`] | the task that sends a source in real time |
 //! | [`rtmp`] | the client's side of an RTMP publish |
+//! | [`mux`], [`srt`] | frames as an MPEG transport stream (pure); the caller's side of an SRT publish |
 //!
 //! A viewer goes through these:
 //!
@@ -50,6 +51,7 @@ pub mod http;
 pub mod limits;
 pub mod listing;
 pub mod moment;
+pub mod mux;
 pub mod oracle;
 pub mod origin;
 pub mod pace;
@@ -62,6 +64,7 @@ pub mod rule;
 pub mod run;
 pub mod scenario;
 pub mod scrape;
+pub mod srt;
 pub mod stamp;
 pub mod synthetic;
 pub mod system;

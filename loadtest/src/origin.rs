@@ -184,7 +184,7 @@ impl Inner {
 type Answer = Result<Response<Body>, StatusCode>;
 
 impl Handler for Origin {
-    async fn handle(&self, _: Peer, request: Parts) -> Response<Body> {
+    async fn handle(&self, _: Peer, request: Box<Parts>) -> Response<Body> {
         self.0.requests.fetch_add(1, Ordering::Relaxed);
         if request.method != Method::GET && request.method != Method::HEAD {
             return respond::method_not_allowed();

@@ -1,6 +1,6 @@
-//! The publisher: a source of tags, sent in real time over one RTMP session.
+//! The publisher: a source of tags, sent in real time over one RTMP or SRT session.
 //!
-//! Before this: [`crate::pace`]. After this: [`crate::rtmp::session`].
+//! Before this: [`crate::pace`]. After this: [`crate::rtmp::session`] or [`crate::srt::session`].
 
 use std::{
     sync::Arc,
@@ -14,14 +14,15 @@ use crate::{
     clip::{Clip, ClipLoop},
     pace::{Due, Pacer},
     rhythm::Rhythm,
-    rtmp::Session,
-    tag::{Source, Track},
+    rtmp::{self, Status},
+    srt,
+    tag::{Opening, Source, Tag, Track},
 };
 
 /// A clip to publish, and where.
 #[derive(Debug, Clone)]
 pub struct Publish {
-    /// `rtmp://host[:port]/app`.
+    /// `rtmp://host[:port]/app` or `srt://host:port`.
     pub url: String,
     /// The stream key, with its query if it has one.
     pub key: String,
@@ -40,17 +41,90 @@ pub struct Publish {
 pub struct Report {
     pub video_frames: u64,
     pub audio_frames: u64,
-    /// Bytes on the connection after the handshake, chunk headers included.
+    /// Bytes on the connection, protocol headers included: over RTMP those after the handshake.
     pub bytes: u64,
+    /// Datagrams that were sent again because the server missed them. SRT only.
+    pub repeated: u64,
     /// Time of the last tag that was sent.
     pub media_time: Duration,
     /// How far behind its deadline the latest tag was handed to the socket.
     pub worst_lateness: Duration,
 }
 
+/// An accepted publish, over whichever protocol.
+pub enum Uplink {
+    Rtmp(Box<rtmp::Session>),
+    Srt(Box<srt::Session>),
+}
+
+impl Uplink {
+    /// Calls `url`; its scheme chooses the protocol.
+    pub async fn connect(url: &str, key: &str) -> Result<Self, PublishError> {
+        if url.starts_with("srt:") {
+            return Ok(srt::Session::connect(url, key).await?.into());
+        }
+        Ok(rtmp::Session::connect(url, key).await?.into())
+    }
+
+    async fn send_opening(&mut self, opening: &Opening) -> Result<(), PublishError> {
+        match self {
+            Self::Rtmp(session) => session.send_opening(opening).await,
+            Self::Srt(session) => session.send_opening(opening).await,
+        }
+    }
+
+    async fn send_tag(&mut self, tag: Tag) -> Result<(), PublishError> {
+        match self {
+            Self::Rtmp(session) => session.send_tag(tag).await,
+            Self::Srt(session) => session.send_tag(tag).await,
+        }
+    }
+
+    async fn next_status(&mut self) -> Result<Status, PublishError> {
+        match self {
+            Self::Rtmp(session) => session.next_status().await,
+            Self::Srt(session) => session.next_status().await,
+        }
+    }
+
+    fn bytes_sent(&self) -> u64 {
+        match self {
+            Self::Rtmp(session) => session.bytes_sent(),
+            Self::Srt(session) => session.bytes_sent(),
+        }
+    }
+
+    /// Repeated datagrams; none over RTMP.
+    fn repeated(&self) -> u64 {
+        match self {
+            Self::Rtmp(_) => 0,
+            Self::Srt(session) => session.counts().repeated,
+        }
+    }
+
+    pub async fn close(self) -> Result<(), PublishError> {
+        match self {
+            Self::Rtmp(session) => session.close().await,
+            Self::Srt(session) => session.close().await,
+        }
+    }
+}
+
+impl From<rtmp::Session> for Uplink {
+    fn from(session: rtmp::Session) -> Self {
+        Self::Rtmp(Box::new(session))
+    }
+}
+
+impl From<srt::Session> for Uplink {
+    fn from(session: srt::Session) -> Self {
+        Self::Srt(Box::new(session))
+    }
+}
+
 /// Publishes until the clip is over (unless looped), `stop` is cancelled, or something fails. Ends gracefully on `stop`.
 pub async fn publish(publish: Publish, stop: CancellationToken) -> Result<Report, PublishError> {
-    let connect = Session::connect(&publish.url, &publish.key);
+    let connect = Uplink::connect(&publish.url, &publish.key);
     let Some(session) = stop.run_until_cancelled(connect).await.transpose()? else {
         return Ok(Report::default());
     };
@@ -77,12 +151,13 @@ fn line_up(publish: &Publish, wall: SystemTime, now: Instant) -> (ClipLoop, Inst
 
 /// Sends `source` over an accepted publish, the tag at 0 ms at `start`. Ends like [`publish`].
 pub async fn push(
-    mut session: Session,
+    session: impl Into<Uplink>,
     source: impl Source,
     start: Instant,
     rhythm: Rhythm,
     stop: &CancellationToken,
 ) -> Result<Report, PublishError> {
+    let mut session = session.into();
     session.send_opening(&source.opening()).await?;
     let mut pacer = Pacer::new(source, start, rhythm);
     let mut report = Report::default();
@@ -97,7 +172,7 @@ pub async fn push(
                 report.media_time = Duration::from_millis(tag.at_ms);
                 report.worst_lateness = report.worst_lateness.max(late);
                 session.send_tag(tag).await?;
-                report.bytes = session.bytes_sent();
+                (report.bytes, report.repeated) = (session.bytes_sent(), session.repeated());
             }
             Due::At(deadline) => tokio::select! {
                 () = tokio::time::sleep_until(deadline.into()) => {}

@@ -1,5 +1,6 @@
 //! Wiring: the only file that knows all parts of the origin.
 
+mod dvr;
 mod health;
 mod node;
 mod outside;
@@ -107,9 +108,12 @@ impl Origin {
         let drain = Drain::new();
         let tasks = TaskTracker::new();
         let catalog = config.catalog()?;
+        let name = config.control.node.clone().unwrap_or_else(|| node_name(&http));
+        let tiers = dvr::tiers(&config, &name, &prometheus, &tasks, &stop)?;
         let registry = Registry::new(
             config.policy(catalog.clone()),
             config.settings(),
+            tiers,
             metrics.clone(),
             stop.clone(),
         );
@@ -142,7 +146,6 @@ impl Origin {
             .await
             .context("database.url")?
             .with_vault(vault);
-        let name = config.control.node.clone().unwrap_or_else(|| node_name(&http));
         let outside = Outside::new(&config, &store, &name, reachable(&http)?, &prometheus, stop.clone())?;
         let addresses = Arc::new(AddressBook::new(addresses(&config, &http, &rtmp, srt_at)?));
         let register = Arc::new(Recordings::new(store.clone(), outside.metrics(), addresses.clone()));

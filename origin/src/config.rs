@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+mod dvr;
 mod ingest;
 mod record;
 
@@ -22,13 +23,14 @@ use crate::{
     },
     ingest::catalog::{Catalog, STREAMS_MAX},
     live::{
-        Settings, failover,
+        Settings, failover, memory,
         pipeline::{Continuity, FOREVER},
-        registry,
+        registry, slate,
     },
     package::segmenter::Targets,
 };
 
+pub use dvr::Dvr;
 pub use ingest::{Backup, Rtmp, Rtmps, Srt, Stream, Tls, Webhook};
 pub use record::Record;
 
@@ -57,6 +59,8 @@ pub struct Config {
     pub directory: Option<Directory>,
     pub ingest: Ingest,
     pub packaging: Packaging,
+    /// The past of live streams.
+    pub dvr: Dvr,
     pub record: Record,
     /// The default playlists, which outlast hiccups of the input.
     pub resilience: Resilience,
@@ -195,6 +199,7 @@ impl Default for Config {
             directory: None,
             ingest: Ingest::default(),
             packaging: Packaging::default(),
+            dvr: Dvr::default(),
             record: Record::default(),
             resilience: Resilience::default(),
             streams: Vec::new(),
@@ -240,6 +245,32 @@ pub struct Resilience {
     /// How far they are behind the direct ones; hiccups that are shorter are not seen.
     pub cushion: HumanDuration,
     pub keep_alive: KeepAlive,
+    /// The operator's own picture for long gaps.
+    pub slate: Option<Slate>,
+}
+
+/// A picture that is shown instead of the last one of the broadcast. ffmpeg encodes it to match; H.264 only.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slate {
+    /// A picture that ffmpeg can read.
+    pub file: PathBuf,
+    /// How long the last picture is held before.
+    #[serde(default = "Slate::usual_delay")]
+    pub after: HumanDuration,
+    /// The program: a name or an absolute path.
+    #[serde(default = "Slate::usual_program")]
+    pub ffmpeg: String,
+}
+
+impl Slate {
+    const fn usual_delay() -> HumanDuration {
+        HumanDuration(Duration::from_secs(5))
+    }
+
+    fn usual_program() -> String {
+        "ffmpeg".to_owned()
+    }
 }
 
 /// How long a stream without a publisher goes on.
@@ -258,6 +289,7 @@ impl Default for Resilience {
         Self {
             cushion: HumanDuration(Duration::from_secs(1)),
             keep_alive: KeepAlive::default(),
+            slate: None,
         }
     }
 }
@@ -306,6 +338,11 @@ impl Config {
             max_streams: self.max_streams,
             linger: self.packaging.linger.0,
             continuity: self.ingest.continuity(self.resilience.keep_alive),
+            slate: self.resilience.slate.as_ref().map(|slate| slate::Settings {
+                file: slate.file.clone(),
+                after: slate.after.0,
+                ffmpeg: slate.ffmpeg.clone(),
+            }),
         }
     }
 
@@ -321,6 +358,11 @@ impl Config {
             dvr: false,
             cushion: self.resilience.cushion.0,
         }
+    }
+
+    pub fn memory(&self) -> memory::Settings {
+        let target_duration = self.packaging.target_duration_seconds();
+        self.dvr.settings(Duration::from_secs(u64::from(target_duration)))
     }
 }
 
@@ -371,6 +413,20 @@ impl Validate for Config {
             "resilience.cushion",
             "at most 5s",
         );
+        if let Some(slate) = &self.resilience.slate {
+            expect(
+                slate.file.is_file(),
+                "resilience.slate.file",
+                "a picture that is there and can be read",
+            );
+            let after = (Duration::from_secs(1)..=Duration::from_secs(300)).contains(&slate.after.0);
+            expect(after, "resilience.slate.after", "1s to 5min");
+            expect(
+                !slate.ffmpeg.is_empty(),
+                "resilience.slate.ffmpeg",
+                "a name or an absolute path",
+            );
+        }
         let ingest = &self.ingest;
         expect(ingest.grace.0 <= ms(300_000), "ingest.grace", "at most 5min");
         expect(
@@ -392,6 +448,7 @@ impl Validate for Config {
         let distinct: HashSet<_> = self.streams.iter().map(|s| &s.key).collect();
         expect(distinct.len() == self.streams.len(), "streams", "each key once");
         self.validate_ingest(&mut expect);
+        self.dvr.validate(target, &mut expect);
         self.record.validate(&mut expect);
         let scheme = self.database.url.split(':').next().unwrap_or_default();
         expect(
@@ -467,6 +524,19 @@ mod tests {
     }
 
     #[test]
+    fn a_slate_that_is_not_there_is_told_at_start() {
+        let found = faults(|c| {
+            c.resilience.slate = Some(Slate {
+                file: "no/such/picture.png".into(),
+                after: HumanDuration(Duration::from_millis(100)),
+                ffmpeg: String::new(),
+            });
+        });
+        let keys = ["file", "after", "ffmpeg"].map(|key| format!("resilience.slate.{key}"));
+        assert_eq!(found, keys);
+    }
+
+    #[test]
     fn all_faults_are_told_at_once() {
         let found = faults(|c| {
             c.packaging.part_target = HumanDuration(Duration::from_millis(20));
@@ -474,6 +544,22 @@ mod tests {
             c.max_streams = 0;
         });
         assert_eq!(found, ["packaging.part_target", "packaging.window", "max_streams"]);
+    }
+
+    #[test]
+    fn what_the_past_may_take_is_checked_at_start() {
+        let found = faults(|c| {
+            c.dvr.hot = HumanDuration(Duration::from_secs(23));
+            c.dvr.store = "ftp://host/dvr".to_owned();
+            c.dvr.memory_per_stream = weir_shared::config::ByteSize(2 << 30);
+            c.dvr.memory = weir_shared::config::ByteSize(1 << 30);
+        });
+        assert_eq!(found, ["dvr.hot", "dvr.store", "dvr.memory"]);
+        assert_eq!(faults(|c| c.dvr.store = String::new()), Vec::<String>::new());
+        assert_eq!(
+            faults(|c| c.dvr.store = "s3://bucket/dvr".to_owned()),
+            Vec::<String>::new()
+        );
     }
 
     #[test]

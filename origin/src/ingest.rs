@@ -174,6 +174,8 @@ pub struct Link {
     pub packets_retransmitted: u64,
     /// Locked with a key that is not known.
     pub packets_undecrypted: u64,
+    /// The encoder should have answered these, and says nothing of the round trip.
+    pub acknowledgements_unanswered: u64,
 }
 
 fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -7,6 +7,7 @@ pub mod codec;
 pub mod config;
 pub mod control;
 pub mod deliver;
+pub mod dvr;
 pub mod ingest;
 pub mod live;
 pub mod metrics;

@@ -14,6 +14,7 @@ pub struct Metrics {
     pub gaps: IntCounterVec,
     pub frames_dropped: IntCounterVec,
     pub filler_seconds: CounterVec,
+    pub slates: IntCounterVec,
     pub filled_gaps: IntCounterVec,
     pub frames_late: IntCounterVec,
     pub cushion_seconds: Histogram,
@@ -58,6 +59,12 @@ impl Metrics {
                     ),
                     &["track"],
                 )?,
+            )?,
+            slates: counter(
+                registry,
+                "weir_origin_resilience_slates_total",
+                "Times ffmpeg was asked to encode the operator's picture for a form of broadcast.",
+                "result",
             )?,
             filled_gaps: by_track(
                 "weir_origin_resilience_gaps_total",

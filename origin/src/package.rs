@@ -7,4 +7,5 @@ pub mod frame;
 pub mod keys;
 pub mod resilience;
 pub mod segmenter;
+pub mod slate;
 pub mod window;

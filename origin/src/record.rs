@@ -24,4 +24,5 @@ pub mod remux;
 pub mod shelf;
 pub mod store;
 pub mod studio;
+pub mod thumbnails;
 pub mod upload;

@@ -99,6 +99,7 @@ impl Stream {
             self.window.push_part(Part {
                 number: PartNumber(self.part),
                 bytes: Bytes::from_static(b"part"),
+                shared: false,
                 duration: PART,
                 independent,
             });
@@ -218,6 +219,36 @@ fn the_text_of_a_long_playlist_is_what_its_data_says_at_every_part() {
         write::write(&before.to_playlist()).into_bytes()
     );
     assert_eq!(newest, write::write(&after.to_playlist()).into_bytes());
+}
+
+/// More than an hour: the list grows past whole long runs, then slides into and out of them.
+#[test]
+fn an_hour_and_more_is_few_chunks_and_says_the_same() {
+    let mut stream = Stream::new("video");
+    stream.window = Window::new(WindowSettings {
+        duration: Duration::from_secs(4000),
+        target_duration: Duration::from_secs(2),
+    });
+    let mut most = 0;
+    for _ in 0..160 {
+        // Twenty-nine segments and one part: every place of a segment, sooner or later.
+        stream = stream.parts(29 * PARTS_PER_SEGMENT + 1);
+        let snapshot = stream.snapshot(vec![]);
+        let plain = snapshot.playlist(Skip::No, false).concat();
+        assert!(
+            plain == write::write(&snapshot.to_playlist()).into_bytes(),
+            "{} listed",
+            snapshot.window.listed_len()
+        );
+        let packed = snapshot.playlist(Skip::No, true);
+        most = most.max(packed.len());
+        let mut text = Vec::new();
+        flate2::read::GzDecoder::new(&packed.concat()[..])
+            .read_to_end(&mut text)
+            .unwrap();
+        assert!(text == plain);
+    }
+    assert!(most <= 42, "{most} chunks");
 }
 
 #[test]

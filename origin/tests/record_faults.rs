@@ -280,6 +280,7 @@ async fn ten_thousand_segments_and_every_kind_of_fault_lose_nothing() {
         register: register.clone(),
         metrics: Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap()),
         puts: Semaphore::new(16),
+        thumbnails: None,
         backlog_bytes: AtomicU64::new(0),
     });
     let (key, recording): (StreamKey, RecordingName) = ("show".parse().unwrap(), "r1".parse().unwrap());

@@ -7,6 +7,7 @@
 //! | [`hls`] | positions, reload directives, playlists as data, text and deltas |
 //! | [`directory`] | what an edge must know of a stream, and how it asks |
 //! | [`playback`] | signed addresses and session tickets: mint and check |
+//! | [`srt`] | SRT's packets, handshakes and keys, for whoever listens or calls |
 //! | [`hold`] | the only wait for "position reached or deadline" |
 //! | [`retry`] | capped back-off with jitter |
 //! | [`serve`] | HTTP: accept loops, TLS, responses, draining |
@@ -25,3 +26,4 @@ pub mod metrics;
 pub mod playback;
 pub mod retry;
 pub mod serve;
+pub mod srt;

@@ -53,7 +53,7 @@ impl Admin {
 }
 
 impl Handler for Admin {
-    async fn handle(&self, _: Peer, request: Parts) -> Response<Body> {
+    async fn handle(&self, _: Peer, request: Box<Parts>) -> Response<Body> {
         if request.method != Method::GET && request.method != Method::HEAD {
             return respond::method_not_allowed();
         }

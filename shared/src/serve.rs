@@ -49,5 +49,6 @@ pub struct Peer {
 
 /// From a request's head to a response. Request bodies are not read.
 pub trait Handler: Clone + Send + Sync + 'static {
-    fn handle(&self, peer: Peer, request: request::Parts) -> impl Future<Output = Response<Body>> + Send;
+    /// The head comes in a box: each layer would keep room for it otherwise, for every request that is held.
+    fn handle(&self, peer: Peer, request: Box<request::Parts>) -> impl Future<Output = Response<Body>> + Send;
 }

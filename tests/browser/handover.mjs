@@ -29,6 +29,8 @@ if (!options.binary || players.some((player) => !PLAYERS.includes(player))) {
   process.exit(2);
 }
 
+/** A viewer of an ordinary broadcast finds more than three target durations of it. */
+const WARM_UP_MS = 15_000;
 /** From the encoder's end to the end of the playlists: the grace time and the last segment. */
 const END_SECONDS = 16;
 /** Longest wait for the live address to serve the recording. */
@@ -64,7 +66,7 @@ async function handOver(player, folder) {
   const url = stream.playback.llhls;
   const encoder = pushPicture(`${ready.origin.rtmp}/${stream.key}`, 600);
   await untilLive(url, encoder);
-  await pause(3000);
+  await pause(WARM_UP_MS);
   const seconds = options.live + END_SECONDS;
   const watching = measure({ url, player, seconds, keepRecord: true, goOn: true, screenshot: path.join(options.artifacts, `handover-${player}-live.png`) });
   watching.catch(() => {}); // told where it is awaited

@@ -21,8 +21,8 @@ async fn main() -> anyhow::Result<()> {
     let outcome = kill_again_and_again(|| Command::new(&program), folder.path(), kills, seed).await?;
     println!(
         "{} kills; of {} parts that viewers had seen {} are not recorded (at most one per kill and rendition); \
-         {} recordings read by ffprobe without a complaint",
-        outcome.kills, outcome.seen, outcome.missing, outcome.probed
+         {} recordings read by ffprobe without a complaint; {} thumbnails",
+        outcome.kills, outcome.seen, outcome.missing, outcome.probed, outcome.thumbnails
     );
     Ok(())
 }

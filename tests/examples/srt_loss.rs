@@ -22,21 +22,22 @@ use anyhow::Context as _;
 use bytes::BytesMut;
 use sha2::{Digest as _, Sha256};
 use tokio::net::UdpSocket;
-use weir_origin::ingest::{
-    secret::Secret,
-    srt::{
-        crypto::Keyring,
-        handshake::{Answer, Listener, Offer},
-        receiver::Output,
-        session::{Session, Settings, Stats},
-        wire::{Kind, Packet},
-    },
+use weir_origin::ingest::srt::{
+    handshake::{Answer, Listener, Offer},
+    receiver::Output,
+    session::{Session, Settings, Stats},
 };
-use weir_tests::lossy::{Conditions, Link};
+use weir_shared::srt::{
+    crypto::Keyring,
+    wire::{Kind, Packet},
+};
+use weir_tests::lossy::{Conditions, Link, roomy_socket};
 
 const PACKET: usize = 188;
 /// Transport packets in a datagram.
 const TRAIN: usize = 7;
+/// Datagrams heard before timers are looked at.
+const HEARD_MAX: usize = 512;
 /// Datagrams that follow those that count.
 const PUSHING_TRAINS: u64 = 200;
 
@@ -173,13 +174,17 @@ async fn receive(socket: UdpSocket, args: Args, done: Arc<AtomicBool>) -> anyhow
         let timeout = session
             .as_ref()
             .map_or(Instant::now() + Duration::from_millis(100), |(s, _)| s.timeout());
-        let heard = tokio::select! {
-            biased;
-            heard = socket.recv_from(&mut buffer) => Some(heard?),
-            () = tokio::time::sleep_until(timeout.into()) => None,
-        };
-        let now = Instant::now();
-        if let Some((length, peer)) = heard {
+        tokio::select! {
+            readable = socket.readable() => readable?,
+            () = tokio::time::sleep_until(timeout.into()) => {}
+        }
+        // As the origin does it: what has come is heard before anything is given up for missing.
+        for _ in 0..HEARD_MAX {
+            let (length, peer) = match socket.try_recv_from(&mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                heard => heard?,
+            };
+            let now = Instant::now();
             let bytes = &buffer[..length];
             let packet = Packet::parse(bytes)?;
             match (packet.kind, &mut session) {
@@ -189,15 +194,11 @@ async fn receive(socket: UdpSocket, args: Args, done: Arc<AtomicBool>) -> anyhow
                     }
                     Answer::Knock(knock) => {
                         let keys = match (&args.passphrase, &knock.key_material) {
-                            (Some(passphrase), Some(message)) => {
-                                Some(Keyring::unlock(&Secret::new(passphrase), message)?)
-                            }
+                            (Some(passphrase), Some(message)) => Some(Keyring::unlock(passphrase, message)?),
                             _ => None,
                         };
-                        session = Some((
-                            Session::new(listener.accept(&knock, 5, keys), Settings::default()),
-                            peer,
-                        ));
+                        let beginning = listener.accept(&knock, 5, keys);
+                        session = Some((Session::new(beginning, Settings::default()), peer));
                     }
                     other => anyhow::bail!("{other:?}"),
                 },
@@ -205,6 +206,7 @@ async fn receive(socket: UdpSocket, args: Args, done: Arc<AtomicBool>) -> anyhow
                 _ => {}
             }
         }
+        let now = Instant::now();
         if let Some((session, peer)) = &mut session {
             let over = session.tick(now).is_err();
             while let Some(output) = session.output(now) {
@@ -242,7 +244,7 @@ fn report(who: &str, args: &Args, loss: f64, sent: u64, received: &mut Received,
 }
 
 async fn ours(args: &Args, loss: f64) -> anyhow::Result<()> {
-    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    let socket = roomy_socket().await?;
     let link = Link::open(socket.local_addr()?, conditions(args, loss)).await?;
     let done = Arc::<AtomicBool>::default();
     let receiving = tokio::spawn(receive(socket, args.clone(), done.clone()));

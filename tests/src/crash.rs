@@ -7,9 +7,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{BufRead as _, BufReader},
-    net::{Ipv4Addr, SocketAddr},
-    process::{Child, Command, Stdio},
+    net::SocketAddr,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,6 +28,7 @@ use crate::{
     client,
     receiver::{Manner, Receiver},
     site,
+    victim::{Victim, say_ready},
 };
 
 /// Set for the process that is killed: the database it opens.
@@ -52,7 +52,7 @@ pub async fn serve_until_killed() -> anyhow::Result<()> {
     config.webhooks.allow = vec!["127.0.0.1".to_owned()];
     let origin = Origin::start(config).await?;
     let key = origin.first_key.clone().unwrap_or_default();
-    println!("\nready {} {key}", origin.api.port());
+    say_ready(&[origin.api.port().to_string(), key]);
     std::future::pending().await
 }
 
@@ -69,42 +69,19 @@ pub struct Outcome {
 }
 
 struct Server {
-    child: Child,
+    process: Victim,
     api: SocketAddr,
     key: String,
 }
 
-/// A killed child is waited for, whatever else goes wrong.
-impl Drop for Server {
-    fn drop(&mut self) {
-        // SIGKILL. Fails only when it is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Starts the process, and reads where it listens.
 fn start(mut command: Command, database: &str) -> anyhow::Result<Server> {
-    let mut child = command
-        .env(DATABASE, database)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()?;
-    let out = child.stdout.take().context("its output")?;
-    for line in BufReader::new(out).lines() {
-        let line = line?;
-        if let Some(told) = line.strip_prefix("ready ") {
-            let (port, key) = told.split_once(' ').context("port and key")?;
-            return Ok(Server {
-                child,
-                api: SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse()?)),
-                key: key.to_owned(),
-            });
-        }
-    }
-    let _ = child.wait();
-    anyhow::bail!("the origin ended before it was ready")
+    command.env(DATABASE, database);
+    let process = Victim::start(command)?;
+    Ok(Server {
+        api: process.address(0)?,
+        key: process.word(1)?.to_owned(),
+        process,
+    })
 }
 
 /// What must be there of one stream.
@@ -132,7 +109,7 @@ pub async fn kill_again_and_again(
     let receiver = Receiver::start(Manner::Status(200)).await?;
     let created = Arc::new(Mutex::new(Vec::new()));
     for round in 0..rounds {
-        let mut server = start(program(), database)?;
+        let server = start(program(), database)?;
         if key.is_empty() {
             key.clone_from(&server.key);
             let hook = json!({"url": receiver.url(), "events": ["stream.created"]});
@@ -161,8 +138,7 @@ pub async fn kill_again_and_again(
             .collect();
         // A random moment: what is awaited here is chance itself.
         tokio::time::sleep(Duration::from_millis(random.random_range(5..LIFE_MS))).await;
-        server.child.kill()?;
-        server.child.wait()?;
+        server.process.kill()?;
         stop.send_replace(true);
         for client in clients {
             known.push(client.await?);

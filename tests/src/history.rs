@@ -42,7 +42,7 @@ impl History {
             segments.push(read_segment(site, key, segment).await?);
         }
         Ok(Self {
-            scale: match rendition.starts_with("audio") {
+            scale: match rendition.contains("audio") {
                 true => AUDIO_SCALE,
                 false => VIDEO_SCALE,
             },

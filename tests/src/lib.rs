@@ -11,7 +11,10 @@
 //! | [`api`] | the REST API without a socket |
 //! | [`folder`] | folders that are gone when their test is |
 //! | [`crash`] | `kill -9` at random moments |
+//! | [`victim`] | processes that are killed |
 //! | [`record_crash`] | `kill -9` at random moments of a recording |
+//! | [`relay`] | a TCP line that can stand still |
+//! | [`flood`], [`lossy`] | SRT under a flood of handshakes, and through a link that loses |
 //! | [`history`] | what a viewer of a whole rendition would have to put up with |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
 
@@ -20,11 +23,14 @@ pub mod client;
 pub mod control;
 pub mod crash;
 pub mod database;
+pub mod flood;
 pub mod folder;
 pub mod history;
 pub mod lossy;
 pub mod push;
 pub mod receiver;
 pub mod record_crash;
+pub mod relay;
 pub mod rest;
 pub mod site;
+pub mod victim;

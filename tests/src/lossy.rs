@@ -14,10 +14,13 @@ use std::{
 
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use socket2::SockRef;
 use tokio::{net::UdpSocket, sync::Notify, task::JoinSet, time::sleep_until};
 
 /// Callers that pass through one link.
 const CALLERS_MAX: usize = 1024;
+/// Asked of the system, which may give less.
+const QUEUE_BYTES: usize = 8 << 20;
 /// Largest datagram.
 const DATAGRAM_BYTES: usize = 2048;
 
@@ -55,10 +58,17 @@ struct Lane {
     counts: Arc<Counts>,
 }
 
+/// A socket on a free port whose queue is as long as libsrt makes its own: what is lost is lost on purpose.
+pub async fn roomy_socket() -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    SockRef::from(&socket).set_recv_buffer_size(QUEUE_BYTES)?;
+    Ok(socket)
+}
+
 impl Link {
     /// Leads everybody who calls to `target`.
     pub async fn open(target: SocketAddr, conditions: Conditions) -> io::Result<Self> {
-        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await?);
+        let socket = Arc::new(roomy_socket().await?);
         let address = socket.local_addr()?;
         let counts = Arc::<Counts>::default();
         let mut tasks = JoinSet::new();
@@ -86,7 +96,7 @@ async fn serve(socket: Arc<UdpSocket>, target: SocketAddr, conditions: Condition
             continue;
         };
         if !callers.contains_key(&caller) && callers.len() < CALLERS_MAX {
-            let Ok(upstream) = UdpSocket::bind("127.0.0.1:0").await else {
+            let Ok(upstream) = roomy_socket().await else {
                 continue;
             };
             if upstream.connect(target).await.is_err() {

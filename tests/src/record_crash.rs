@@ -5,10 +5,9 @@
 //! there were. The next process picks the recording up, finishes it, and is killed in its turn.
 
 use std::{
-    io::{BufRead as _, BufReader},
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +17,6 @@ use std::{
 
 use anyhow::Context as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use weir_loadtest::synthetic::Synthetic;
 use weir_origin::{
     app::Origin,
     record::boxes::{boxes, descend, u32_at, u64_at},
@@ -26,6 +24,7 @@ use weir_origin::{
 use weir_shared::{
     config::HumanDuration,
     hls::{
+        address::{THUMBNAILS, THUMBNAILS_END},
         name::{MediaObject, ObjectName},
         parse,
     },
@@ -34,14 +33,17 @@ use weir_shared::{
 use crate::{
     client,
     site::{self, Broadcast},
+    victim::{Victim, say_ready},
 };
 
 /// Set for the process that is killed: the folder of its store and its journal.
 pub const FOLDER: &str = "WEIR_RECORD_CRASH_FOLDER";
 /// Longest life after the first part, in milliseconds.
 const LIFE_MS: u64 = 2500;
-/// Longest wait for a part, or for a recording to be finished.
+/// Longest wait for a part.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for a recording to be finished: thumbnails are taken with what a machine has left.
+const FINISH_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The killed process: an origin that records everything, says where it listens, and runs until it is killed.
 pub async fn serve_until_killed() -> anyhow::Result<()> {
@@ -51,8 +53,10 @@ pub async fn serve_until_killed() -> anyhow::Result<()> {
     config.record.journal = folder.join("journal");
     config.record.every_broadcast = true;
     config.record.wait = HumanDuration(Duration::ZERO);
+    config.record.thumbnails.enabled = true;
+    config.record.thumbnails.every = HumanDuration(Duration::from_secs(1));
     let origin = Origin::start(config).await?;
-    println!("\nready {} {}", origin.http.port(), origin.rtmp.port());
+    say_ready(&[origin.http.port().to_string(), origin.rtmp.port().to_string()]);
     std::future::pending().await
 }
 
@@ -66,44 +70,8 @@ pub struct Outcome {
     pub missing: u64,
     /// Recordings that ffprobe read without a complaint.
     pub probed: u32,
-}
-
-struct Server {
-    child: Child,
-    http: SocketAddr,
-    rtmp: SocketAddr,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // SIGKILL. Fails only when it is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn start(mut command: Command, folder: &Path) -> anyhow::Result<Server> {
-    let mut child = command
-        .env(FOLDER, folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()?;
-    let out = child.stdout.take().context("its output")?;
-    for line in BufReader::new(out).lines() {
-        let line = line?;
-        if let Some(told) = line.strip_prefix("ready ") {
-            let (http, rtmp) = told.split_once(' ').context("two ports")?;
-            let at = |port: &str| anyhow::Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse()?)));
-            return Ok(Server {
-                child,
-                http: at(http)?,
-                rtmp: at(rtmp)?,
-            });
-        }
-    }
-    let _ = child.wait();
-    anyhow::bail!("the origin ended before it was ready")
+    /// Thumbnails that their tracks name.
+    pub thumbnails: u64,
 }
 
 /// A broadcast that was being recorded when its origin was killed.
@@ -124,7 +92,10 @@ pub async fn kill_again_and_again(
     let mut outcome = Outcome::default();
     let mut last: Option<Killed> = None;
     for kill in 0..=kills {
-        let mut server = start(program(), folder)?;
+        let mut command = program();
+        command.env(FOLDER, folder);
+        let server = Victim::start(command)?;
+        let (http, rtmp) = (server.address(0)?, server.address(1)?);
         if let Some(killed) = last.take() {
             let told = || format!("seed {seed}, kill {kill}");
             verify(folder, &killed, &mut outcome).await.with_context(told)?;
@@ -133,12 +104,12 @@ pub async fn kill_again_and_again(
             break;
         }
         let key = format!("show{kill}");
-        let broadcast = Broadcast::start(server.rtmp, &key, &Synthetic::default()).await?;
+        let broadcast = Broadcast::start_demo(rtmp, "app", &key).await?;
         let parts: Vec<_> = ["video", "audio"]
             .into_iter()
             .map(|rendition| {
                 let seen = Arc::new(AtomicU64::new(0));
-                let watching = tokio::spawn(watch(server.http, key.clone(), rendition, seen.clone()));
+                let watching = tokio::spawn(watch(http, key.clone(), rendition, seen.clone()));
                 (rendition, seen, watching)
             })
             .collect();
@@ -153,8 +124,7 @@ pub async fn kill_again_and_again(
             .iter()
             .map(|(rendition, seen, _)| (*rendition, seen.load(Ordering::Acquire)))
             .collect();
-        server.child.kill()?;
-        server.child.wait()?;
+        server.kill()?;
         broadcast.cut();
         for (_, _, watching) in parts {
             watching.abort();
@@ -192,7 +162,7 @@ async fn watch(http: SocketAddr, key: String, rendition: &'static str, seen: Arc
 /// The recording is finished, whole and continuous.
 async fn verify(folder: &Path, killed: &Killed, outcome: &mut Outcome) -> anyhow::Result<()> {
     let journal = folder.join("journal").join(&killed.key);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + FINISH_PATIENCE;
     while journal.exists() {
         anyhow::ensure!(Instant::now() < deadline, "{} was not finished", killed.key);
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -229,8 +199,24 @@ async fn verify(folder: &Path, killed: &Killed, outcome: &mut Outcome) -> anyhow
     if probe(&recording)? {
         outcome.probed += 1;
     }
+    outcome.thumbnails += thumbnails(&recording)?;
     std::fs::remove_dir_all(&store)?;
     Ok(())
+}
+
+/// The track is finished, and whatever it names is there. Without ffmpeg there is none.
+fn thumbnails(recording: &Path) -> anyhow::Result<u64> {
+    let Ok(track) = std::fs::read_to_string(recording.join(THUMBNAILS)) else {
+        return Ok(0);
+    };
+    anyhow::ensure!(track.ends_with(THUMBNAILS_END), "the thumbnails' track has no end");
+    let mut count = 0;
+    for picture in track.lines().filter(|line| line.ends_with(".jpg")) {
+        let bytes = std::fs::read(recording.join(picture))?;
+        anyhow::ensure!(bytes.starts_with(b"\xff\xd8"), "{picture} is no JPEG");
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// Decode time of a fragment and the sum of its samples' durations.

@@ -9,9 +9,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use weir_edge::Edge;
 use weir_loadtest::{
-    publisher,
+    clip::ClipLoop,
+    demo,
+    publisher::{self, PublishError, Uplink},
     rhythm::Rhythm,
-    rtmp::{PublishError, Session},
     synthetic::Synthetic,
     tag::{Opening, Source, Tag, Track},
 };
@@ -80,6 +81,10 @@ pub fn origin_config() -> origin_config::Config {
     config.database.url = "sqlite::memory:".to_owned();
     config.record.store = "memory://".to_owned();
     config.record.journal = folder::unused("journal");
+    // Made-up broadcasts have nothing to show.
+    config.record.thumbnails.enabled = false;
+    // All in memory, unless a test is about the cold tier.
+    config.dvr.store = String::new();
     // A stream ends with its publisher, unless a test is about coming back.
     config.ingest.grace = HumanDuration(Duration::ZERO);
     config.packaging.part_target = HumanDuration(Duration::from_millis(200));
@@ -159,11 +164,30 @@ impl Broadcast {
 
     /// The same with an application name that says more: `app?user=…&pass=…`.
     pub async fn start_in(rtmp: SocketAddr, app: &str, key: &str, synthetic: &Synthetic) -> anyhow::Result<Self> {
-        let session = Session::connect(&format!("rtmp://{rtmp}/{app}"), key).await?;
+        Self::push(&format!("rtmp://{rtmp}/{app}"), key, synthetic).await
+    }
+
+    /// The same to any push URL: `rtmp://…` or `srt://…`.
+    pub async fn push(url: &str, key: &str, synthetic: &Synthetic) -> anyhow::Result<Self> {
+        Self::start_from(url, key, synthetic.source()).await
+    }
+
+    /// Publishes a clip that decoders can read.
+    pub async fn start_demo(rtmp: SocketAddr, app: &str, key: &str) -> anyhow::Result<Self> {
+        Self::start_from(
+            &format!("rtmp://{rtmp}/{app}"),
+            key,
+            ClipLoop::new(demo::clip(), 0, true),
+        )
+        .await
+    }
+
+    async fn start_from(url: &str, key: &str, source: impl Source + 'static) -> anyhow::Result<Self> {
+        let session = Uplink::connect(url, key).await?;
         let (stop, silence) = (CancellationToken::new(), CancellationToken::new());
         let blindness = CancellationToken::new();
         let source = Camera {
-            source: synthetic.source(),
+            source,
             covered: blindness.clone(),
         };
         let (told, hushed) = (stop.clone(), silence.clone());

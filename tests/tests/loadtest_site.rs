@@ -2,7 +2,7 @@
 
 use std::{
     io::Write as _,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     process::{Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use weir_edge::Edge;
+use weir_edge::{Edge, config::Route};
 use weir_loadtest::{
     arrival::Arrival,
     content::{Content, Shape},
@@ -30,7 +30,7 @@ use weir_shared::config::Secret;
 use weir_tests::{
     client,
     control::{self, Disk},
-    site::{Broadcast, Site, origin_config, start_edge},
+    site::{Broadcast, Site, metric, origin_config, start_edge},
 };
 
 fn plan(targets: Vec<String>, protocol: Protocol, viewers: u32) -> Plan {
@@ -97,6 +97,58 @@ async fn an_edge_asks_a_made_up_origin_once_per_object() -> anyhow::Result<()> {
     let spared = run.origin.expect("the origin counts its requests");
     assert!(spared.per_object() < 1.5, "{spared:?}\n{}", run.table());
     edge.shutdown().await;
+    Ok(())
+}
+
+/// An edge to which this origin is somebody else's: everything below `/there`, and nothing else.
+async fn start_route(origin: SocketAddr) -> anyhow::Result<Edge> {
+    let mut config = weir_edge::config::Config {
+        origins: Vec::new(),
+        routes: vec![Route::new("/there", format!("http://{origin}"))],
+        ..Default::default()
+    };
+    config.place(|listen| *listen = (Ipv4Addr::LOCALHOST, 0).into());
+    Edge::start(config).await
+}
+
+/// By way of a route nothing is known of an origin but what its playlists say: the same holding, the same one request.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_route_a_made_up_origin_is_asked_once_per_object() -> anyhow::Result<()> {
+    let origin = made_up_origin(2).await?;
+    let edge = start_route(origin.address).await?;
+    let at = edge.http.expect("a plain listener");
+    let urls = (0..2)
+        .map(|n| format!("http://{at}/there/app/{}/index.m3u8", Content::key(n)))
+        .collect();
+    let mut plan = plan(urls, Protocol::H1, 40);
+    plan.origin_metrics = Some(format!("http://{}/metrics", origin.address).parse()?);
+    let run = run::run(&plan, &CancellationToken::new()).await?;
+    assert_good(&run, 40);
+    let spared = run.origin.expect("the origin counts its requests");
+    assert!(spared.per_object() < 1.5, "{spared:?}\n{}", run.table());
+    let viewers = metric(edge.admin, "weir_edge_route_requests_total", "route=\"there\"").await?;
+    let upstream = metric(edge.admin, "weir_edge_route_upstream_requests_total", "route=\"there\"").await?;
+    assert!(viewers > 10.0 * upstream && upstream > 0.0, "{viewers} {upstream}");
+    edge.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_route_a_weir_origin_is_as_good_as_anybodys() -> anyhow::Result<()> {
+    let site = Site::start().await?;
+    let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
+    wait_for_parts(&site).await?;
+    let edge = start_route(site.origin.http).await?;
+    let at = edge.http.expect("a plain listener");
+    // Both multivariant playlists, told by their content.
+    let urls = ["index.m3u8", "d/llhls.m3u8"].map(|name| format!("http://{at}/there/app/show/{name}"));
+    let run = run::run(&plan(urls.to_vec(), Protocol::H1, 20), &CancellationToken::new()).await?;
+    assert_good(&run, 20);
+    let holds = metric(edge.admin, "weir_edge_hold_seconds_count", "").await?;
+    assert!(holds > 100.0, "{holds} requests were held by the edge");
+    broadcast.end().await?;
+    edge.shutdown().await;
+    site.shutdown().await;
     Ok(())
 }
 

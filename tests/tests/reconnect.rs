@@ -2,12 +2,16 @@
 //!
 //! Times are a third of the defaults: a grace of 3.3 s, and silences in proportion.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
 
+use anyhow::Context as _;
 use http::StatusCode;
 use weir_loadtest::synthetic::{Synthetic, SyntheticVideo};
 use weir_origin::{
-    config::Config,
+    config::{Config, Srt},
     live::{failover::Revert, lifecycle::State, status::Reason},
 };
 use weir_shared::config::HumanDuration;
@@ -236,6 +240,44 @@ async fn a_silent_primary_is_replaced_and_taken_again_once_it_is_stable() -> any
     assert!(history.longest_gap() <= 1.0, "{}", history.longest_gap());
     primary.end().await?;
     backup.end().await?;
+    site.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_over_srt_takes_over_from_rtmp_and_gives_back() -> anyhow::Result<()> {
+    let mut config = config();
+    config.ingest.revert = Revert::Never;
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    config.srt = Some(Srt {
+        listen,
+        ..Default::default()
+    });
+    let site = Site::start_with(config).await?;
+    let srt = format!("srt://{}", site.origin.srt.context("SRT is served")?);
+    let synthetic = half_second_groups();
+    let primary = Broadcast::start(site.origin.rtmp, "show", &synthetic).await?;
+    watch(&site, "show", 1).await?;
+    let backup = Broadcast::push(&srt, "show/backup", &synthetic).await?;
+    let both = async || Ok(stream(&site).await?["live"] == true && stream(&site).await?["backupLive"] == true);
+    wait_for("both send", both).await?;
+    primary.cut();
+    wait_for("the switch to SRT", async || Ok(stream(&site).await?["live"] == false)).await?;
+    watch(&site, "show", 2).await?;
+    let primary = Broadcast::start(site.origin.rtmp, "show", &synthetic).await?;
+    wait_for("both send again", both).await?;
+    backup.cut();
+    wait_for("the switch to RTMP", async || {
+        let switches = metric(site.origin.admin, "weir_origin_ingest_switches_total", "failover").await?;
+        Ok(switches == 2.0)
+    })
+    .await?;
+    watch(&site, "show", 2).await?;
+    History::read(&site, "show", "audio").await?.assert_continuous();
+    let history = History::read(&site, "show", "video").await?;
+    history.assert_continuous();
+    assert!(history.longest_gap() <= 1.0, "{}", history.longest_gap());
+    primary.end().await?;
     site.shutdown().await;
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! What is recorded of a broadcast, and how viewers get from the live stream to its recording.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 use http::{Method, StatusCode};
 use tokio::time::{Instant, sleep};
@@ -158,7 +161,6 @@ async fn a_recording_plays_from_its_first_stored_segment_on() -> anyhow::Result<
     let store = folder.join("store/vod/show");
     let name = std::fs::read_dir(&store)?.next().expect("one recording")?.file_name();
     let base = format!("/vod/show/{}", name.to_string_lossy());
-    until(&site, &format!("{base}/index.m3u8"), |r| r.status == StatusCode::OK).await?;
     let first = until(&site, &format!("{base}/video.m3u8"), |r| r.status == StatusCode::OK).await?;
     let first = first.playlist()?;
     assert_eq!((first.playlist_type, first.ended), (Some(PlaylistType::Event), false));
@@ -230,4 +232,122 @@ async fn futures<T>(all: Vec<impl Future<Output = T>>) -> Vec<T> {
     })
     .await;
     done
+}
+
+/// The files below a folder that end in this, with their moments of change.
+fn files(folder: &Path, end: &str) -> Vec<(PathBuf, SystemTime)> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let path = entry.path();
+        match entry.metadata() {
+            Ok(is) if is.is_dir() => found.extend(files(&path, end)),
+            Ok(is) if path.to_string_lossy().ends_with(end) => {
+                found.extend(is.modified().ok().map(|at| (path, at)));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_is_playable_a_moment_after_its_first_segment_is_stored() -> anyhow::Result<()> {
+    let folder = Folder::new("first")?;
+    let site = Site::start_with(recorded_in(&folder)).await?;
+    let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
+    let store = folder.join("store/vod/show");
+    let deadline = Instant::now() + PATIENCE;
+    while files(&store, ".m4s").is_empty() {
+        anyhow::ensure!(Instant::now() < deadline, "nothing is stored");
+        sleep(Duration::from_millis(2)).await;
+    }
+    let name = std::fs::read_dir(&store)?.next().expect("one recording")?.file_name();
+    let base = format!("/vod/show/{}", name.to_string_lossy());
+    // A viewer who asks again and again, through the edge.
+    let index = until(&site, &format!("{base}/index.m3u8"), |r| r.status == StatusCode::OK).await?;
+    let child = index.text().lines().find(|line| line.ends_with("video.m3u8"));
+    let child = format!("{base}/{}", child.expect("a rendition with pictures"));
+    let playlist = until(&site, &child, |r| r.status == StatusCode::OK).await?.playlist()?;
+    let segment = format!("{base}/{}", playlist.segments[0].uri.as_deref().expect("complete"));
+    assert_eq!(site.get(&segment).await?.status, StatusCode::OK);
+    let playable = SystemTime::now();
+    let stored = files(&store, ".m4s").into_iter().map(|(_, at)| at).min();
+    let after = playable.duration_since(stored.expect("at least one"))?;
+    println!("playable {} ms after the first segment was stored", after.as_millis());
+    assert!(
+        after <= Duration::from_millis(1200),
+        "a segment and 200 ms, not {after:?}"
+    );
+    broadcast.end().await?;
+    site.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_broadcast_goes_on_in_another_recording_with_the_very_next_segment() -> anyhow::Result<()> {
+    let folder = Folder::new("split")?;
+    let mut config = recorded_in(&folder);
+    config.record.split_after = weir_shared::config::HumanDuration(Duration::from_secs(3));
+    let site = Site::start_with(config).await?;
+    let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
+    let store = folder.join("store/vod/show");
+    let finished = || files(&store, "recording.json").len();
+    let deadline = Instant::now() + PATIENCE;
+    while finished() < 2 {
+        anyhow::ensure!(Instant::now() < deadline, "{} recordings are finished", finished());
+        sleep(Duration::from_millis(20)).await;
+    }
+    broadcast.end().await?;
+    let journal = folder.join("journal/show");
+    while journal.exists() {
+        anyhow::ensure!(Instant::now() < deadline + PATIENCE, "the last one is not finished");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let mut names: Vec<_> = std::fs::read_dir(&store)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<std::io::Result<_>>()?;
+    names.sort();
+    assert!(names.len() >= 3, "{names:?}");
+    for rendition in ["video", "audio"] {
+        let mut numbers = Vec::new();
+        for name in &names {
+            let playlist = finished_playlist(&site, &format!("/vod/show/{name}"), rendition).await?;
+            assert!(playlist.segments.iter().all(|s| !s.gap && !s.discontinuity), "{name}");
+            for segment in &playlist.segments {
+                let number = segment
+                    .uri
+                    .as_deref()
+                    .and_then(|uri| uri.rsplit('/').next()?.strip_suffix(".m4s"));
+                numbers.push(number.expect("a segment's name").parse::<u64>()?);
+            }
+        }
+        assert!(
+            numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+            "{rendition}: none is missing and none is there twice: {numbers:?}"
+        );
+    }
+    site.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_publisher_of_a_recording_begins_with_a_discontinuity() -> anyhow::Result<()> {
+    let folder = Folder::new("publishers")?;
+    let mut config = recorded_in(&folder);
+    config.ingest.grace = weir_shared::config::HumanDuration(Duration::from_secs(10));
+    let site = Site::start_with(config).await?;
+    for publisher in 0..3 {
+        let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
+        segments(&site, "show", 2 + 2 * publisher).await?;
+        broadcast.cut();
+    }
+    let base = format!("/vod/show/{}", recording_of(&site, "show").await?);
+    let video = finished_playlist(&site, &base, "video").await?;
+    let marks = video.segments.iter().filter(|s| s.discontinuity).count();
+    assert_eq!(marks, 2, "three publishers: {:?}", video.segments);
+    site.shutdown().await;
+    Ok(())
 }

@@ -10,6 +10,10 @@ use std::{
 use anyhow::Context as _;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use weir_loadtest::synthetic::Synthetic;
 use weir_origin::config::Config;
 use weir_shared::config::Secret;
@@ -213,7 +217,9 @@ async fn a_recording_by_call_from_its_start_to_its_deletion() -> anyhow::Result<
     let base = format!("/vod/{key}/{name}");
     let playlist = site.get(&format!("{base}/video.m3u8")).await?.playlist()?;
     let segment = format!("{base}/{}", playlist.segments[0].uri.as_deref().context("an address")?);
-    assert_eq!(site.get(&segment).await?.status, StatusCode::OK);
+    let loaded = site.get(&segment).await?;
+    assert_eq!(loaded.status, StatusCode::OK);
+    let mut slow = SlowViewer::ask(site.viewers(), &segment).await?;
     assert_eq!(
         rest.call(Method::DELETE, &one, None).await?.status,
         StatusCode::NO_CONTENT
@@ -227,6 +233,9 @@ async fn a_recording_by_call_from_its_start_to_its_deletion() -> anyhow::Result<
         assert_eq!(site.get(&path).await?.status, StatusCode::NOT_FOUND, "{path}");
     }
     assert_eq!(rest.get(&one).await?.status, StatusCode::NOT_FOUND);
+    // Who was in the middle of it has it to its end.
+    let rest_of_it = slow.read_all().await?;
+    assert!(rest_of_it.ends_with(&loaded.body), "{} bytes", rest_of_it.len());
     assert!(
         !folder.join("store").join("vod").join(key).exists(),
         "nothing of it is left"
@@ -310,6 +319,97 @@ async fn recordings_outlive_their_stream() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Who has begun to load something, and takes their time.
+struct SlowViewer(TcpStream, Vec<u8>);
+
+impl SlowViewer {
+    async fn ask(at: SocketAddr, path: &str) -> anyhow::Result<Self> {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        // So that most of it is still to be sent.
+        socket.set_recv_buffer_size(4096)?;
+        let mut stream = socket.connect(at).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut first = vec![0; 1024];
+        stream.read_exact(&mut first).await?;
+        anyhow::ensure!(first.starts_with(b"HTTP/1.1 200"), "it is not given");
+        Ok(Self(stream, first))
+    }
+
+    async fn read_all(&mut self) -> anyhow::Result<Vec<u8>> {
+        let mut all = std::mem::take(&mut self.1);
+        tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut all)).await??;
+        Ok(all)
+    }
+}
+
+/// Something that speaks HTTP where a store should be, and refuses everything.
+async fn stubborn_store(answer: &'static str) -> anyhow::Result<SocketAddr> {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let at = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                // The request may be anything, and need not have come whole.
+                let mut request = vec![0; 64 << 10];
+                let _ = stream.read(&mut request).await;
+                let head = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes()).await;
+            });
+        }
+    });
+    Ok(at)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_and_health_say_why_a_store_takes_nothing_and_live_goes_on() -> anyhow::Result<()> {
+    for (answer, problem, remedy) in [
+        ("403 Forbidden", "no_permission", "leave to write"),
+        ("507 Insufficient Storage", "no_space", "make room"),
+        ("404 Not Found", "no_bucket", "does not exist"),
+    ] {
+        let folder = Folder::new(problem)?;
+        let at = stubborn_store(answer).await?;
+        let (site, rest) = site(s3_config(at, &folder, "recordings")).await?;
+        let (made, path) = stream(&rest, json!({})).await?;
+        let broadcast = push(&site, &made).await?;
+        let list = format!("{path}/recordings");
+        let told = until(&rest, &list, |l| !l["items"][0]["problem"].is_null()).await?;
+        assert_eq!(told["items"][0]["problem"], problem, "{answer}");
+        let health = until(&rest, &format!("{path}/health"), |h| {
+            h["warnings"].to_string().contains(remedy)
+        })
+        .await?;
+        assert_eq!(health["framesDropped"], 0, "{health}");
+        let key = made["streamKey"].as_str().context("a key")?;
+        let before = site.playlist(key, "video").await?.open_sequence();
+        let since = Instant::now();
+        while site.playlist(key, "video").await?.open_sequence() <= before {
+            anyhow::ensure!(since.elapsed() < PATIENCE, "{answer}: live stands still");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        broadcast.end().await?;
+        site.shutdown().await;
+    }
+    Ok(())
+}
+
+fn s3_config(at: SocketAddr, folder: &Folder, bucket: &str) -> Config {
+    let mut config = recorded_in(folder);
+    config.record.store = format!("s3://{bucket}/weir");
+    for (name, value) in [
+        ("aws_endpoint", format!("http://{at}")),
+        ("aws_region", "us-east-1".to_owned()),
+        ("aws_access_key_id", "test".to_owned()),
+        ("aws_secret_access_key", "test".to_owned()),
+        ("allow_http", "true".to_owned()),
+    ] {
+        config.record.options.insert(name.to_owned(), Secret::new(value));
+    }
+    config.record.every_broadcast = true;
+    config
+}
+
 /// An S3 server of its own; ends with the value.
 struct S3 {
     child: Child,
@@ -362,22 +462,6 @@ impl S3 {
         anyhow::ensure!(made.status.is_success(), "{} {}", made.status, made.text());
         Ok(())
     }
-
-    fn config(&self, folder: &Folder, bucket: &str) -> Config {
-        let mut config = recorded_in(folder);
-        config.record.store = format!("s3://{bucket}/weir");
-        for (name, value) in [
-            ("aws_endpoint", format!("http://{}", self.at)),
-            ("aws_region", "us-east-1".to_owned()),
-            ("aws_access_key_id", "test".to_owned()),
-            ("aws_secret_access_key", "test".to_owned()),
-            ("allow_http", "true".to_owned()),
-        ] {
-            config.record.options.insert(name.to_owned(), Secret::new(value));
-        }
-        config.record.every_broadcast = true;
-        config
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -387,7 +471,7 @@ async fn an_s3_server_keeps_recordings_and_a_missing_bucket_is_told() -> anyhow:
         return Ok(());
     };
     let folder = Folder::new("s3")?;
-    let (site, rest) = site(s3.config(&folder, "recordings")).await?;
+    let (site, rest) = site(s3_config(s3.at, &folder, "recordings")).await?;
     let (made, path) = stream(&rest, json!({})).await?;
     let key = made["streamKey"].as_str().context("a key")?.to_owned();
     let broadcast = push(&site, &made).await?;

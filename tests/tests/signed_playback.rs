@@ -6,13 +6,12 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::Context as _;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use weir_loadtest::synthetic::Synthetic;
 use weir_origin::app::Origin;
-use weir_shared::config::Secret;
+use weir_shared::config::{HumanDuration, Secret};
 use weir_tests::{
     client,
     rest::Rest,
-    site::{self, Broadcast},
+    site::{self, Broadcast, metric},
 };
 
 const CREDENTIAL: &str = "known to the fleet alone";
@@ -28,6 +27,8 @@ impl Site {
     async fn start() -> anyhow::Result<Self> {
         let mut config = site::origin_config();
         config.any_key = false;
+        config.record.thumbnails.enabled = true;
+        config.record.thumbnails.every = HumanDuration(Duration::from_secs(1));
         config.directory = Some(weir_origin::config::Directory {
             credential: Secret::new(CREDENTIAL),
             url: None,
@@ -74,7 +75,7 @@ impl Site {
             }
             anyhow::Ok(())
         };
-        tokio::time::timeout(Duration::from_secs(10), wait)
+        tokio::time::timeout(Duration::from_secs(30), wait)
             .await
             .with_context(|| format!("never {status}"))?
     }
@@ -87,7 +88,7 @@ impl Site {
             made["streamKey"].as_str().context("a key")?,
             made["ingest"]["token"].as_str().context("a token")?
         );
-        let broadcast = Broadcast::start_in(self.origin.rtmp, "key", &name, &Synthetic::default()).await?;
+        let broadcast = Broadcast::start_demo(self.origin.rtmp, "key", &name).await?;
         Ok((path, broadcast))
     }
 
@@ -175,5 +176,97 @@ async fn a_preview_ticket_of_the_api_opens_the_stage_door() -> anyhow::Result<()
     site.api.post(&format!("{path}/go-live"), json!({})).await?;
     site.until(bare, 200).await?;
     broadcast.end().await?;
+    Ok(())
+}
+
+/// The newest recording of a stream, once it is like that.
+async fn recording(site: &Site, path: &str, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+    let found = async {
+        loop {
+            let list = site.api.get(&format!("{path}/recordings")).await?.json();
+            if wanted(&list["items"][0]) {
+                return anyhow::Ok(list["items"][0].clone());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), found)
+        .await
+        .context("no such recording")?
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_recording_is_played_with_a_ticket_and_refused_without() -> anyhow::Result<()> {
+    let site = Site::start().await?;
+    let settings = json!({"streamKey": "show", "signedPlayback": true, "vodEnabled": true});
+    let (path, broadcast) = site.create(settings).await?;
+    let ticket = site.ticket(&path, json!({"expiresInSec": 60})).await?;
+    recording(&site, &path, |r| r["duration"].as_f64() > Some(3.0)).await?;
+    broadcast.end().await?;
+    let done = recording(&site, &path, |r| r["state"] == "completed").await?;
+    let name = done["recording"].as_str().context("a name")?;
+
+    // The address that was shared while it was live plays the recording.
+    let entrance = url(&ticket, "llhls");
+    let since = tokio::time::Instant::now();
+    let index = loop {
+        let (status, index) = site.open(entrance).await?;
+        if status == StatusCode::OK && index.contains(name) {
+            break index;
+        }
+        anyhow::ensure!(since.elapsed() < Duration::from_secs(20), "{status}: {index}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let line = |text: &str, end: &str| {
+        let found = text.lines().find(|line| line.ends_with(end)).map(str::to_owned);
+        found.with_context(|| format!("nothing ends in {end}: {text}"))
+    };
+    let video = url::Url::parse(entrance)?.join(&line(&index, "/video.m3u8")?)?;
+    assert!(video.path().contains("/~"), "the ticket stands in the address: {video}");
+    let (status, playlist) = site.open(video.as_str()).await?;
+    assert_eq!(status, 200);
+    assert!(playlist.ends_with("#EXT-X-ENDLIST\n"), "{playlist}");
+    let map = playlist.lines().find_map(|line| line.strip_prefix("#EXT-X-MAP:URI=\""));
+    let init = video.join(map.context("a map")?.trim_end_matches('"'))?;
+    let segment = video.join(&line(&playlist, ".m4s")?)?;
+    let mut played = vec![video.clone(), init, segment, video.join("video-iframes.m3u8")?];
+    // Thumbnails need ffmpeg, and may come a little later.
+    let track = video.join("thumbnails.vtt")?;
+    if std::process::Command::new("ffmpeg").arg("-version").output().is_ok() {
+        site.until(track.as_str(), 200).await?;
+        let (_, text) = site.open(track.as_str()).await?;
+        played.push(track.join(&line(&text, ".jpg")?)?);
+        played.push(track);
+    }
+    for address in &played {
+        assert_eq!(site.open(address.as_str()).await?.0, 200, "{address}");
+    }
+
+    // Without the ticket, or with one that is none, each of them is refused, by this edge alone.
+    let (_, rest) = video.path().split_once("/~").context("a ticket")?;
+    let (session, _) = rest.split_once('/').context("a ticket")?;
+    let forged: String = session.chars().rev().collect();
+    let upstream = async || metric(site.edge.admin, "weir_edge_upstream_requests_total", "").await;
+    let before = upstream().await?;
+    let mut objects = vec!["index.m3u8".to_owned()];
+    for address in &played {
+        let below = address.path().split_once(&format!("{session}/vod/{name}/"));
+        objects.push(below.context("below the recording")?.1.to_owned());
+    }
+    for object in &objects {
+        for path in [
+            format!("/vod/show/{name}/{object}"),
+            format!("/app/show/vod/{name}/{object}"),
+            format!("/vod/show/~{forged}/{name}/{object}"),
+        ] {
+            assert_eq!(site.open(video.join(&path)?.as_str()).await?.0, 401, "{path}");
+        }
+    }
+    assert_eq!(upstream().await?, before);
+    // The recording's own address takes the same ticket.
+    for object in &objects {
+        let own = video.join(&format!("/vod/show/~{session}/{name}/{object}"))?;
+        assert_eq!(site.open(own.as_str()).await?.0, 200, "{own}");
+    }
     Ok(())
 }

@@ -25,7 +25,10 @@ pub struct Entry {
     pub body: Bytes,
     pub content_type: HeaderValue,
     pub etag: HeaderValue,
-    pub fetched: Instant,
+    /// When its origin gave it.
+    pub since: Instant,
+    /// When it came to this edge.
+    fetched: Instant,
     /// What a viewer's cache may make of it.
     pub lifetime: HeaderValue,
     /// Where a route's upstream had it in the end: what relative addresses in it refer to.
@@ -96,6 +99,7 @@ pub(super) fn found(resource: &Resource, kind: Kind, answer: Answer) -> Result<A
         // Nothing else was asked for.
         _ => return Err(unexpected),
     };
+    let since = answer.since();
     let content_type = answer.headers.get(header::CONTENT_TYPE).cloned();
     let foreign = matches!(resource.via, Via::Route { .. });
     let good_for = foreign.then(|| freshness::lifetime(&answer.headers, matches!(kind, Kind::Listed | Kind::Named)));
@@ -110,6 +114,7 @@ pub(super) fn found(resource: &Resource, kind: Kind, answer: Answer) -> Result<A
         },
         lifetime: good_for.map_or(respond::IMMUTABLE, lifetime),
         body,
+        since,
         fetched: Instant::now(),
         url: answer.url,
         whole,

@@ -7,6 +7,8 @@ use weir_shared::config::Fault;
 
 /// Routes of one edge.
 const MAX_ROUTES: usize = 256;
+/// Characters of a name.
+const MAX_NAME: usize = 64;
 /// Upstreams of one route beside the first.
 const MAX_BACKUPS: usize = 8;
 
@@ -16,6 +18,9 @@ const MAX_BACKUPS: usize = 8;
 pub struct Route {
     /// `/live`; `/`: everything.
     pub prefix: String,
+    /// What metrics call it. `None`: the prefix without its outer slashes, or `root`.
+    #[serde(default)]
+    pub name: Option<String>,
     /// What the prefix stands for: `http://10.0.0.7:8888` or `https://origin.example/hls`.
     pub upstream: String,
     /// Servers that have the same at the same paths, without a path of their own.
@@ -32,6 +37,28 @@ pub struct Route {
 }
 
 impl Route {
+    /// With nothing but its two ends.
+    pub fn new(prefix: impl Into<String>, upstream: impl Into<String>) -> Self {
+        Self {
+            prefix: prefix.into(),
+            name: None,
+            upstream: upstream.into(),
+            backups: Vec::new(),
+            query: QueryRule::default(),
+            ca: None,
+            max_unknown_per_second: Self::default_max_unknown_per_second(),
+        }
+    }
+
+    /// The value of the metric label `route`.
+    pub fn label(&self) -> &str {
+        match (&self.name, self.prefix.trim_matches('/')) {
+            (Some(name), _) => name,
+            (None, "") => "root",
+            (None, prefix) => prefix,
+        }
+    }
+
     const fn default_max_unknown_per_second() -> NonZeroU32 {
         NonZeroU32::MIN.saturating_add(99)
     }
@@ -81,6 +108,15 @@ pub(super) fn validate(routes: &[Route], faults: &mut Vec<Fault>) {
         "routes.prefix",
         "a path like /live, each one once",
     );
+    let mut names: Vec<_> = routes.iter().map(Route::label).collect();
+    names.sort_unstable();
+    names.dedup();
+    let named = |name: &str| (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+    expect(
+        names.len() == routes.len() && names.into_iter().all(named),
+        "routes.name",
+        "1 to 64 printable characters without spaces, each one once; left out, the prefix counts",
+    );
     expect(
         routes.iter().all(|route| upstream_parts(&route.upstream).is_some()),
         "routes.upstream",
@@ -118,12 +154,8 @@ mod tests {
     #[test]
     fn every_fault_is_told() {
         let route = |prefix: &str, upstream: &str, backup: &str| Route {
-            prefix: prefix.to_owned(),
-            upstream: upstream.to_owned(),
             backups: vec![backup.to_owned()],
-            query: QueryRule::Named,
-            ca: None,
-            max_unknown_per_second: Route::default_max_unknown_per_second(),
+            ..Route::new(prefix, upstream)
         };
         let keys = |routes: &[Route]| {
             let mut faults = Vec::new();
@@ -137,11 +169,19 @@ mod tests {
         );
         assert_eq!(
             keys(&[good.clone(), route("/live/", "http://a", "http://b")]),
-            ["routes.prefix"]
+            ["routes.prefix", "routes.name"]
         );
+        let called = |name: &str| Route {
+            name: Some(name.to_owned()),
+            ..route("/other", "http://a", "http://b")
+        };
+        assert_eq!(keys(&[good.clone(), called("packager")]), Vec::<String>::new());
+        for bad in ["live", "", "a b", &"x".repeat(65)] {
+            assert_eq!(keys(&[good.clone(), called(bad)]), ["routes.name"], "{bad}");
+        }
         assert_eq!(
             keys(&[route("live", "a:1", "http://b/x"), good]),
-            ["routes.prefix", "routes.upstream", "routes.backups"]
+            ["routes.prefix", "routes.name", "routes.upstream", "routes.backups"]
         );
     }
 }

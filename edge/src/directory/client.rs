@@ -30,7 +30,7 @@ use rustls::{
 use tokio::time::{Instant, timeout_at};
 use weir_shared::directory::{MAX_PAGE_BYTES, PATH, Page, VIEWERS_PATH};
 
-use crate::config;
+use crate::{auth::fleet::authorization, config};
 
 /// Time to connect to an origin.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -91,9 +91,7 @@ impl Client {
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
-        let mut authorization = HeaderValue::try_from(format!("Bearer {}", config.credential.reveal()))
-            .map_err(|_| BadAuthority::Credential)?;
-        authorization.set_sensitive(true);
+        let authorization = authorization(&config.credential).ok_or(BadAuthority::Credential)?;
         Ok(Self {
             http: HttpClient::builder(TokioExecutor::new())
                 .pool_max_idle_per_host(IDLE_CONNECTIONS)

@@ -99,7 +99,15 @@ pub trait Source: Send + Sync + 'static {
     ) -> Result<Self::Playlist, Misfit>;
 
     /// Gets the bytes of what `playlist` announces for the first time; gives what viewers are shown then.
-    fn view(&self, known: Option<&Self::View>, playlist: Self::Playlist) -> impl Future<Output = Self::View> + Send;
+    fn view(&self, known: Option<&Self::View>, given: Given<Self::Playlist>)
+    -> impl Future<Output = Self::View> + Send;
+}
+
+/// A playlist, and when its origin gave it.
+#[derive(Debug, Clone)]
+pub struct Given<P> {
+    pub playlist: P,
+    pub since: Instant,
 }
 
 /// EXT-X-SERVER-CONTROL, as far as it concerns a follower.
@@ -117,7 +125,7 @@ pub struct Follower<S: Source> {
     pub metrics: Arc<Metrics>,
     pub state: Arc<watch::Sender<State<S::View>>>,
     /// The playlist itself, where it has just been read.
-    pub first: Option<S::Playlist>,
+    pub first: Option<Given<S::Playlist>>,
 }
 
 /// Why a follower ends.
@@ -176,13 +184,13 @@ impl<S: Source> Follower<S> {
                 None => self.step(known.as_deref(), &course).await,
             };
             match step {
-                Ok(playlist) => {
+                Ok(given) => {
                     backoff.reset();
                     if !course.full {
                         course.misfits = 0;
                     }
                     course.full = false;
-                    let view = Arc::new(self.source.view(known.as_deref(), playlist).await);
+                    let view = Arc::new(self.source.view(known.as_deref(), given).await);
                     self.state.send_replace(State {
                         view: Some(view.clone()),
                         ..State::default()
@@ -246,11 +254,12 @@ impl<S: Source> Follower<S> {
     }
 
     /// One request: the full playlist, or the update after the one that is known. Gives the newest full playlist.
-    async fn step(&self, known: Option<&S::View>, course: &Course) -> Result<S::Playlist, Failure> {
+    async fn step(&self, known: Option<&S::View>, course: &Course) -> Result<Given<S::Playlist>, Failure> {
         let Some(view) = known.filter(|_| !course.full) else {
-            let playlist = self.ask(Reload::NOW, Duration::ZERO, SHORTEST_HEDGE).await?;
+            let Given { playlist, since } = self.ask(Reload::NOW, Duration::ZERO, SHORTEST_HEDGE).await?;
             let down_for = self.state.borrow().down_since.map(|since| since.elapsed());
-            return Ok(self.source.restart(known, playlist, down_for)?);
+            let playlist = self.source.restart(known, playlist, down_for)?;
+            return Ok(Given { playlist, since });
         };
         if let Some(part) = self.source.hint(view) {
             // Not waited for here: its bytes are looked for when the playlist announces it.
@@ -273,11 +282,14 @@ impl<S: Source> Follower<S> {
         let news = view.part_target().unwrap_or(view.target_duration());
         let hedge = (news * HEDGE_PARTS).max(SHORTEST_HEDGE);
         let update = self.ask(reload, view.target_duration() * 3, hedge).await?;
-        Ok(self.source.update(view, update)?)
+        Ok(Given {
+            playlist: self.source.update(view, update.playlist)?,
+            since: update.since,
+        })
     }
 
     /// Asks for the playlist, which the origin may hold back for `held`, and reads it.
-    async fn ask(&self, reload: Reload, held: Duration, hedge: Duration) -> Result<S::Playlist, Failure> {
+    async fn ask(&self, reload: Reload, held: Duration, hedge: Duration) -> Result<Given<S::Playlist>, Failure> {
         let asked = Instant::now();
         let patience = Patience {
             deadline: asked + held + PLAIN_TIMEOUT,
@@ -296,7 +308,9 @@ impl<S: Source> Follower<S> {
             status if status.is_client_error() => return Err(Failure::Absent(status, answer.into_reason())),
             _ => return Err(Failure::Down),
         }
-        self.source.read(answer).ok_or(Failure::Down)
+        let since = answer.since();
+        let playlist = self.source.read(answer).ok_or(Failure::Down)?;
+        Ok(Given { playlist, since })
     }
 }
 

@@ -27,6 +27,9 @@ use crate::{
 
 /// Longest wait of a request, in target durations (section 6.2.5.2). Later: 503.
 pub const HOLD_TARGET_DURATIONS: u32 = 3;
+/// Wait, in target durations, of who comes while the upstream has been gone for longer than that. Players that are told at
+/// once ask again at once, several times a second; like this they ask now and then, and hear of its return first.
+const GONE_TARGET_DURATIONS: u32 = 1;
 /// Longest wait while not even the target duration is known.
 const FIRST_HOLD: Duration = Duration::from_secs(6);
 
@@ -65,16 +68,42 @@ pub async fn until<M: Moment>(
                 Held::Gone => continue,
             }
         }
-        if let Some(view) = &state.borrow().view {
-            deadline = asked_at + view.target_duration() * HOLD_TARGET_DURATIONS;
+        if let Some(longest) = longest(&state.borrow(), asked_at) {
+            deadline = asked_at + longest;
         }
         match hold::hold(&mut state, deadline, |s| decide(s, want, Instant::now())).await {
             Held::Ready(decided) => return decided,
-            Held::TimedOut => return Err(Refusal::HeldTooLong),
+            Held::TimedOut => return Err(in_vain(&state.borrow())),
             Held::Gone => {}
         }
     }
     Err(Refusal::OriginUnreachable)
+}
+
+/// How long a request may be held that comes now. `None`: not even the target duration is known.
+fn longest<M: Moment>(state: &State<M>, now: Instant) -> Option<Duration> {
+    let target_duration = state.view.as_ref()?.target_duration();
+    let target_durations = match is_gone(state, now) {
+        true => GONE_TARGET_DURATIONS,
+        false => HOLD_TARGET_DURATIONS,
+    };
+    Some(target_duration * target_durations)
+}
+
+/// Whether the last playlist is no longer true: a live playlist may not stand still for so long.
+fn is_gone<M: Moment>(state: &State<M>, now: Instant) -> bool {
+    let down_for = state.down_since.map(|since| now.saturating_duration_since(since));
+    let view = state.view.as_ref();
+    view.zip(down_for)
+        .is_some_and(|(view, down)| down >= view.target_duration() * HOLD_TARGET_DURATIONS)
+}
+
+/// What whoever has waited in vain is told.
+fn in_vain<M>(state: &State<M>) -> Refusal {
+    match state.down_since {
+        Some(_) => Refusal::OriginUnreachable,
+        None => Refusal::HeldTooLong,
+    }
 }
 
 /// What has become of a part that was hinted.
@@ -86,21 +115,21 @@ pub enum Fate {
     Never,
 }
 
-/// Waits for a part that is hinted, `longest` at most. An origin that dies meanwhile is not the viewer's affair: whoever
-/// follows the playlist finds it again, or another one, and then the part is there or never will be.
+/// Waits for a part that is hinted. An origin that dies meanwhile is not the viewer's affair: whoever follows the playlist
+/// finds it again, or another one, and then the part is there or never will be.
 pub async fn part<M: Moment>(
     mut watched: Watched<M>,
     store: &Arc<Store>,
     part: &Resource,
     fate: impl Fn(&M) -> Fate,
-    longest: Duration,
 ) -> Result<Arc<Entry>, Refusal> {
-    let deadline = Instant::now() + longest;
+    let now = Instant::now();
+    let deadline = now + longest(&watched.borrow(), now).unwrap_or(FIRST_HOLD);
     match timeout_at(deadline, store.get_resource(part, Kind::Listed)).await {
         Ok(Ok(entry)) => return Ok(entry),
         Ok(Err(absent @ (Absent::Ending | Absent::Shed))) => return Err(absent.into()),
         Ok(Err(Absent::Refused { .. } | Absent::Upstream(_))) => {}
-        Err(_) => return Err(Refusal::HeldTooLong),
+        Err(_) => return Err(in_vain(&watched.borrow())),
     }
     let decided = |state: &State<M>| match state.view.as_deref().map(&fate) {
         Some(Fate::Coming) => None,
@@ -110,10 +139,11 @@ pub async fn part<M: Moment>(
     match hold::hold(&mut watched, deadline, decided).await {
         Held::Ready(Fate::Never | Fate::Coming) => Err(Refusal::NoSuchObject),
         Held::Ready(Fate::Listed) => {
-            let fetched = timeout_at(deadline, store.get_resource(part, Kind::Listed)).await;
+            // Rare, so boxed: thousands that wait would keep room for it.
+            let fetched = Box::pin(timeout_at(deadline, store.get_resource(part, Kind::Listed))).await;
             Ok(fetched.map_err(|_| Refusal::HeldTooLong)??)
         }
-        Held::TimedOut => Err(Refusal::HeldTooLong),
+        Held::TimedOut => Err(in_vain(&watched.borrow())),
         Held::Gone => Err(Refusal::OriginUnreachable),
     }
 }
@@ -127,16 +157,14 @@ fn decide<M: Moment>(state: &State<M>, want: Want, now: Instant) -> Option<Resul
         }));
     }
     let view = state.view.as_ref()?;
-    // The last playlist is served while it is true: not longer than a live playlist may stand still.
-    let longest = view.target_duration() * HOLD_TARGET_DURATIONS;
-    let down_for = state.down_since.map(|since| now.saturating_duration_since(since));
-    if down_for.is_some_and(|down| down >= longest) {
-        return Some(Err(Refusal::OriginUnreachable));
+    // The last playlist is served while it is true.
+    if is_gone(state, now) {
+        return None;
     }
     match answer(view.edge(), want) {
         Verdict::Answer => Some(Ok(view.clone())),
         // What is too far ahead of an origin that is away may be right when it is back.
-        Verdict::TooFarAhead if down_for.is_some() => None,
+        Verdict::TooFarAhead if state.down_since.is_some() => None,
         Verdict::TooFarAhead => Some(Err(Refusal::TooFarAhead)),
         Verdict::Wait => None,
     }
@@ -201,8 +229,27 @@ mod tests {
             "the origin may come back further ahead"
         );
         for want in [Want::Now, LISTED, NEXT, FAR] {
-            assert_eq!(verdict_after(6, &state, want), Some(Err(Refusal::OriginUnreachable)));
+            assert_eq!(verdict_after(6, &state, want), None, "it may be back any moment");
         }
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_the_origin_is_gone_waits_less_long() {
+        let mut state = live();
+        let now = Instant::now();
+        assert_eq!(longest(&state, now), Some(Duration::from_secs(6)));
+        assert_eq!(in_vain(&state), Refusal::HeldTooLong);
+        state.down_since = Some(now);
+        assert_eq!(
+            longest(&state, now + Duration::from_secs(5)),
+            Some(Duration::from_secs(6))
+        );
+        assert_eq!(
+            longest(&state, now + Duration::from_secs(6)),
+            Some(Duration::from_secs(2))
+        );
+        assert_eq!(in_vain(&state), Refusal::OriginUnreachable);
+        assert_eq!(longest(&State::<View>::default(), now), None);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use weir_shared::hls::{parse, playlist::MediaPlaylist, position::PartNumber, rel
 use super::{
     Moment as _,
     fit::{self, Misfit},
-    follower::{Offers, Source},
+    follower::{Given, Offers, Source},
     view::{PartBytes, View, part_number},
 };
 use crate::{
@@ -75,9 +75,8 @@ impl Source for OwnRendition {
         fit::restart(known, playlist, down_for)
     }
 
-    async fn view(&self, known: Option<&View>, playlist: MediaPlaylist) -> View {
-        let received = Instant::now();
-        let mut view = View::new(playlist, received, PartBytes::default());
+    async fn view(&self, known: Option<&View>, given: Given<MediaPlaylist>) -> View {
+        let mut view = View::new(given.playlist, given.since, PartBytes::default());
         if let Some(known) = known {
             let same_life = view.epoch == known.epoch;
             let mut parts = if same_life {
@@ -89,7 +88,7 @@ impl Source for OwnRendition {
             for (number, entry) in self.announced(known, &view.playlist, first_new).await {
                 parts.insert(number, entry);
             }
-            view = View::new(view.playlist, received, parts);
+            view = View::new(view.playlist, given.since, parts);
             view.render_like(known);
         }
         view

@@ -3,13 +3,7 @@
 //!
 //! Before this: `live/own.rs`, its only maker. After this: `handle.rs`.
 
-use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -20,14 +14,13 @@ use weir_shared::{
         name::{MediaObject, ObjectName},
         playlist::{MediaPlaylist, Segment},
         position::{LiveEdge, MediaSequence, PartNumber, advance_part_limit},
-        reload::Skip,
         write,
     },
     id::Epoch,
-    serve::{gzip::gzip, respond::PlaylistLifetimes},
+    serve::respond::PlaylistLifetimes,
 };
 
-use super::Moment;
+use super::{Moment, texts::Texts};
 use crate::cache::Entry;
 
 /// Most bytes of listed parts that one view keeps beside the store; the oldest go first. Three target durations (as long
@@ -42,12 +35,10 @@ pub struct View {
     /// The stream's life that the listed objects belong to; `None` where an origin names its objects otherwise.
     pub epoch: Option<Epoch>,
     pub lifetimes: PlaylistLifetimes,
-    /// When the origin's answer arrived.
-    pub received: Instant,
+    /// When the origin gave it.
+    pub since: Instant,
     parts: PartBytes,
-    texts: [OnceLock<Bytes>; 4],
-    /// Bit `n`: somebody asked for `texts[n]`.
-    asked: AtomicU8,
+    texts: Texts,
 }
 
 /// The bytes of parts by number, ascending.
@@ -90,49 +81,16 @@ pub struct Assembled {
 
 impl View {
     /// `parts`: the bytes at hand, of this life of the stream.
-    pub fn new(playlist: MediaPlaylist, received: Instant, mut parts: PartBytes) -> Self {
+    pub fn new(playlist: MediaPlaylist, since: Instant, mut parts: PartBytes) -> Self {
         parts.trim(first_listed_part(&playlist).unwrap_or_default());
         Self {
             edge: live_edge(&playlist),
             epoch: epoch(&playlist),
             lifetimes: PlaylistLifetimes::new(playlist.target_duration_seconds),
             playlist,
-            received,
+            since,
             parts,
-            texts: Default::default(),
-            asked: AtomicU8::new(0),
-        }
-    }
-
-    /// The playlist's bytes: full or delta, gzip-encoded or not. All viewers share them.
-    pub fn text(&self, skip: Skip, compressed: bool) -> Bytes {
-        let form = usize::from(skip == Skip::Yes) * 2 + usize::from(compressed);
-        let bit = 1u8 << form;
-        if self.asked.load(Ordering::Relaxed) & bit == 0 {
-            self.asked.fetch_or(bit, Ordering::Relaxed);
-        }
-        self.rendered(form)
-    }
-
-    fn rendered(&self, form: usize) -> Bytes {
-        let Some(slot) = self.texts.get(form) else {
-            return Bytes::new();
-        };
-        slot.get_or_init(|| match form {
-            0 => write::write(&self.playlist).into(),
-            2 => write::write(&delta::delta(&self.playlist)).into(),
-            compressed => gzip(&self.rendered(compressed - 1)),
-        })
-        .clone()
-    }
-
-    /// Makes the texts that viewers of the previous view asked for, so that those who wait for this one need not.
-    pub fn render_like(&self, previous: &Self) {
-        let asked = previous.asked.load(Ordering::Relaxed);
-        for form in 0..self.texts.len() {
-            if asked & (1 << form) != 0 {
-                self.rendered(form);
-            }
+            texts: Texts::default(),
         }
     }
 
@@ -187,6 +145,26 @@ impl Moment for View {
 
     fn part_target(&self) -> Option<Duration> {
         self.playlist.part_target
+    }
+
+    fn lifetimes(&self) -> &PlaylistLifetimes {
+        &self.lifetimes
+    }
+
+    fn since(&self) -> Instant {
+        self.since
+    }
+
+    fn texts(&self) -> &Texts {
+        &self.texts
+    }
+
+    fn write(&self) -> String {
+        write::write(&self.playlist)
+    }
+
+    fn write_delta(&self) -> Option<String> {
+        Some(write::write(&delta::delta(&self.playlist)))
     }
 }
 

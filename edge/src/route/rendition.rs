@@ -28,7 +28,7 @@ use crate::{
     live::{
         Moment as _,
         fit::Misfit,
-        follower::{Offers, Source},
+        follower::{Given, Offers, Source},
     },
     upstream::{Answer, Resource, Via},
 };
@@ -200,13 +200,13 @@ impl Source for RouteRendition {
         Ok(playlist)
     }
 
-    async fn view(&self, known: Option<&RouteView>, playlist: MediaOutline) -> RouteView {
-        let received = Instant::now();
+    async fn view(&self, known: Option<&RouteView>, given: Given<MediaOutline>) -> RouteView {
+        let Given { playlist, since } = given;
         self.learn(known, &playlist).await;
         if let Some(known) = known {
             self.announced(known, &playlist).await;
         }
-        let view = RouteView::new(playlist, &self.route, received);
+        let view = RouteView::new(playlist, &self.route, since);
         if let Some(known) = known {
             view.render_like(known);
         }

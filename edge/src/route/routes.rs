@@ -8,15 +8,14 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header, request::Parts};
+use http::{Response, header, request::Parts};
 use moka::{future::Cache, policy::EvictionPolicy};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weir_shared::{
     hls::{
         outline::{MediaOutline, Outline, Span},
-        position::Want,
-        reload::{Reload, Skip},
+        reload::Reload,
     },
     hold::{Held, hold},
     serve::{
@@ -34,11 +33,12 @@ use super::{
     view::RouteView,
 };
 use crate::{
-    cache::{Entry, Kind, Store},
+    answer::{aged, media_playlist, stored},
+    cache::{Kind, Store},
     config::QueryRule,
     live::{
         Moment as _,
-        follower::{End, Follower},
+        follower::{End, Follower, Given},
         hold::{self, Fate, HOLD_TARGET_DURATIONS},
         roster::{Roster, Watched},
     },
@@ -100,7 +100,7 @@ impl Names {
 struct Page {
     text: Bytes,
     gzipped: Bytes,
-    fetched: Instant,
+    since: Instant,
 }
 
 /// A request below a route.
@@ -201,6 +201,8 @@ impl Routes {
             Outline::Multivariant(_) => Form::Multivariant,
             Outline::Media(first) => {
                 self.learn(wanted, Form::Playlist).await;
+                let since = entry.since;
+                let first = Given { playlist: first, since };
                 return self.playlist(wanted, Some(first)).await;
             }
         };
@@ -223,7 +225,7 @@ impl Routes {
         let text = if compressed { &page.gzipped } else { &page.text };
         let lifetime = respond::MULTIVARIANT_LIFETIME;
         let response = respond::playlist(wanted.asked, text.clone(), compressed, lifetime);
-        Ok(aged(response, page.fetched))
+        Ok(aged(response, page.since))
     }
 
     async fn page(&self, wanted: &Wanted<'_>) -> Result<Arc<Page>, Refusal> {
@@ -244,12 +246,16 @@ impl Routes {
         Ok(Arc::new(Page {
             gzipped: gzip(&text),
             text,
-            fetched: entry.fetched,
+            since: entry.since,
         }))
     }
 
     /// `first`: the playlist itself, if it has just been read.
-    async fn playlist(&self, wanted: &Wanted<'_>, first: Option<MediaOutline>) -> Result<Response<Body>, Refusal> {
+    async fn playlist(
+        &self,
+        wanted: &Wanted<'_>,
+        first: Option<Given<MediaOutline>>,
+    ) -> Result<Response<Body>, Refusal> {
         let parsed = Reload::parse(wanted.request.uri.query());
         let reload = *parsed.as_ref().unwrap_or(&Reload::NOW);
         let held = self.metrics.hold();
@@ -260,20 +266,13 @@ impl Routes {
         {
             return Err(Refusal::BadDirective(fault));
         }
-        let compressed = wanted.asked.gzip();
-        let skip = if view.edge.ended { Skip::No } else { reload.skip };
-        let lifetime = match reload.want {
-            Want::Now => view.lifetimes.plain.clone(),
-            Want::Segment(_) | Want::Part(..) => view.lifetimes.blocked.clone(),
-        };
-        let response = respond::playlist(wanted.asked, view.text(skip, compressed), compressed, lifetime);
-        Ok(aged(response, view.received))
+        Ok(media_playlist(wanted.asked, &*view, reload))
     }
 
     fn follow(
         &self,
         wanted: &Wanted<'_>,
-        first: Option<MediaOutline>,
+        first: Option<Given<MediaOutline>>,
     ) -> Result<Watched<RouteView>, crate::live::roster::NotFollowed> {
         self.roster.watch(&wanted.key, |state| {
             let follower = Follower {
@@ -308,7 +307,7 @@ impl Routes {
     async fn media(&self, wanted: &Wanted<'_>, page: &Arc<str>) -> Result<Response<Body>, Refusal> {
         if let Some(view) = self.roster.view(page) {
             if view.hints(&wanted.key) {
-                return self.hinted(wanted, page, &view).await;
+                return self.hinted(wanted, page).await;
             }
             if view.spans.contains_key(&wanted.key) || view.hinted_from(&wanted.key).is_some() {
                 return self.growing(wanted, page).await;
@@ -320,18 +319,17 @@ impl Routes {
     }
 
     /// The part that comes next: held until its bytes are here.
-    async fn hinted(&self, wanted: &Wanted<'_>, page: &Arc<str>, view: &RouteView) -> Result<Response<Body>, Refusal> {
+    async fn hinted(&self, wanted: &Wanted<'_>, page: &Arc<str>) -> Result<Response<Body>, Refusal> {
         let _held = self.metrics.hold();
         let resource = wanted.route.resource(&wanted.key, &wanted.address, None);
         let watched = self.roster.peek(page).ok_or(Refusal::OriginUnreachable)?;
-        let longest = view.target_duration() * HOLD_TARGET_DURATIONS;
         let fate = |view: &RouteView| match view.hints(&wanted.key) {
             _ if view.edge.ended => Fate::Never,
             true => Fate::Coming,
             // Listed now, or given up: the upstream knows.
             false => Fate::Listed,
         };
-        let entry = hold::part(watched, &self.store, &resource, fate, longest).await?;
+        let entry = hold::part(watched, &self.store, &resource, fate).await?;
         Ok(stored(wanted.asked, &entry))
     }
 
@@ -413,30 +411,11 @@ impl Routes {
                 lifetime: last.lifetime.clone(),
             },
         );
-        Ok(aged(response, last.fetched))
+        Ok(aged(response, last.since))
     }
 
     fn longest(&self, page: &Arc<str>) -> Duration {
         let view = self.roster.view(page);
         view.map_or(FIRST_HOLD, |view| view.target_duration() * HOLD_TARGET_DURATIONS)
     }
-}
-
-fn stored(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
-    let (kind, etag) = (entry.content_type.clone(), entry.etag.clone());
-    let mut response = respond::media(asked, vec![entry.body.clone()], kind, etag);
-    if response.status() != StatusCode::RANGE_NOT_SATISFIABLE {
-        response
-            .headers_mut()
-            .insert(header::CACHE_CONTROL, entry.lifetime.clone());
-    }
-    aged(response, entry.fetched)
-}
-
-fn aged(mut response: Response<Body>, since: Instant) -> Response<Body> {
-    if response.status().is_success() {
-        let age = HeaderValue::from(since.elapsed().as_secs());
-        response.headers_mut().insert(header::AGE, age);
-    }
-    response
 }

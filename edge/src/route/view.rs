@@ -2,28 +2,19 @@
 //!
 //! Before this: `route/rendition.rs`, its only maker. After this: `route/routes.rs`.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::time::Instant;
 use weir_shared::{
     hls::{
         outline::{MediaOutline, Span, delta},
         position::LiveEdge,
-        reload::Skip,
     },
-    serve::{gzip::gzip, respond::PlaylistLifetimes},
+    serve::respond::PlaylistLifetimes,
 };
 
 use super::Route;
-use crate::live::Moment;
+use crate::live::{Moment, texts::Texts};
 
 /// A playlist at one moment. Never changes after publication.
 #[derive(Debug)]
@@ -31,21 +22,19 @@ pub struct RouteView {
     pub outline: MediaOutline,
     pub edge: LiveEdge,
     pub lifetimes: PlaylistLifetimes,
-    /// When the upstream's answer arrived.
-    pub received: Instant,
+    /// When the upstream gave it.
+    pub since: Instant,
     /// The key of what is hinted, and which of its bytes.
     pub hint: Option<(Arc<str>, Option<Span>)>,
     /// Sub-ranges that are listed, by the key of their file.
     pub spans: HashMap<Arc<str>, Vec<Span>>,
     /// The file that the open segment's parts are sub-ranges of.
     pub growing: Option<Arc<str>>,
-    texts: [OnceLock<Bytes>; 4],
-    /// Bit `n`: somebody asked for `texts[n]`.
-    asked: AtomicU8,
+    texts: Texts,
 }
 
 impl RouteView {
-    pub fn new(outline: MediaOutline, route: &Route, received: Instant) -> Self {
+    pub fn new(outline: MediaOutline, route: &Route, since: Instant) -> Self {
         let key = |name: &str| -> Arc<str> { route.key(name).into() };
         let mut spans = HashMap::<Arc<str>, Vec<Span>>::new();
         let named = outline.segments.iter().flat_map(|piece| &piece.names);
@@ -60,45 +49,12 @@ impl RouteView {
         Self {
             edge: outline.live_edge(),
             lifetimes: PlaylistLifetimes::new(outline.target_duration_seconds),
-            received,
+            since,
             hint: outline.hint.as_ref().map(|hint| (key(&hint.name), hint.span)),
             growing: growing.map(|named| key(&named.name)),
             spans,
             outline,
-            texts: Default::default(),
-            asked: AtomicU8::new(0),
-        }
-    }
-
-    /// The playlist's bytes: full or delta, gzip-encoded or not. All viewers share them.
-    pub fn text(&self, skip: Skip, compressed: bool) -> Bytes {
-        let form = usize::from(skip == Skip::Yes) * 2 + usize::from(compressed);
-        let bit = 1u8 << form;
-        if self.asked.load(Ordering::Relaxed) & bit == 0 {
-            self.asked.fetch_or(bit, Ordering::Relaxed);
-        }
-        self.rendered(form)
-    }
-
-    fn rendered(&self, form: usize) -> Bytes {
-        let Some(slot) = self.texts.get(form) else {
-            return Bytes::new();
-        };
-        slot.get_or_init(|| match form {
-            0 => self.outline.text().into(),
-            2 => delta::text(&self.outline).map_or_else(|| self.rendered(0), Bytes::from),
-            compressed => gzip(&self.rendered(compressed - 1)),
-        })
-        .clone()
-    }
-
-    /// Makes the texts that viewers of the previous view asked for, so that those who wait for this one need not.
-    pub fn render_like(&self, previous: &Self) {
-        let asked = previous.asked.load(Ordering::Relaxed);
-        for form in 0..self.texts.len() {
-            if asked & (1 << form) != 0 {
-                self.rendered(form);
-            }
+            texts: Texts::default(),
         }
     }
 
@@ -127,5 +83,25 @@ impl Moment for RouteView {
 
     fn part_target(&self) -> Option<Duration> {
         self.outline.part_target
+    }
+
+    fn lifetimes(&self) -> &PlaylistLifetimes {
+        &self.lifetimes
+    }
+
+    fn since(&self) -> Instant {
+        self.since
+    }
+
+    fn texts(&self) -> &Texts {
+        &self.texts
+    }
+
+    fn write(&self) -> String {
+        self.outline.text()
+    }
+
+    fn write_delta(&self) -> Option<String> {
+        delta::text(&self.outline)
     }
 }

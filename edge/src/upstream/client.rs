@@ -14,7 +14,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use weir_shared::{hls::outline::Span, serve::gzip};
 
 use super::{Answer, UpstreamError, budget::Budget, jar::Jar};
@@ -25,6 +25,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const IDLE_CONNECTIONS: usize = 256;
 /// How long a body may stand still.
 const BODY_PAUSE: Duration = Duration::from_secs(5);
+/// After so long, a body must have come at this rate on the whole, in bytes a second: less than any media, more than a drip.
+const BODY_GRACE: Duration = Duration::from_secs(5);
+const BODY_RATE: usize = 1024;
 /// Redirects followed for one object.
 const MAX_REDIRECTS: usize = 5;
 /// Largest head of an answer, in bytes, and most headers in it.
@@ -132,6 +135,7 @@ impl Client {
         headers: HeaderMap,
         mut body: Incoming,
     ) -> Result<Answer, UpstreamError> {
+        let received = Instant::now();
         let announced = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|v| v.to_str().ok())
@@ -151,6 +155,9 @@ impl Client {
                     return Err(UpstreamError::TooLarge);
                 }
                 bytes.extend_from_slice(data);
+                if is_drip(bytes.len(), received.elapsed()) {
+                    return Err(UpstreamError::Timeout);
+                }
             }
         }
         let body = match headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
@@ -166,8 +173,15 @@ impl Client {
             headers,
             body,
             url,
+            received,
         })
     }
+}
+
+/// Whether a body that has come so far after this time keeps others waiting for nothing.
+fn is_drip(bytes: usize, elapsed: Duration) -> bool {
+    let seconds = elapsed.saturating_sub(BODY_GRACE).as_secs();
+    usize::try_from(seconds).is_ok_and(|seconds| bytes < seconds.saturating_mul(BODY_RATE))
 }
 
 fn range(span: Span) -> Option<HeaderValue> {
@@ -217,6 +231,16 @@ mod tests {
             assert_eq!(to(away), None, "{away}");
         }
         assert_eq!(redirected(&from, None), None);
+    }
+
+    #[test]
+    fn a_drip_is_told_from_a_slow_line() {
+        let after = |seconds, bytes| is_drip(bytes, Duration::from_secs(seconds));
+        assert!(!after(5, 1), "it may take a moment to begin");
+        assert!(after(6, 1023) && !after(6, 1024));
+        // Sound of 32 kbit/s, as it is made.
+        assert!((0..60).all(|second| !after(second, 4096 * second as usize)));
+        assert!(after(u64::MAX, 64 << 20));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
     task::JoinSet,
 };
-use weir_edge::config::{QueryRule, Route};
+use weir_edge::config::Route;
 
 use crate::{
     foreign::{Foreign, Manner, segment},
@@ -17,8 +17,9 @@ use crate::{
     site::Site,
 };
 
-/// Requests of the whole test; `WEIR_RANDOM_REQUESTS` says otherwise.
+/// Requests of the test that always runs, and of the one that is asked for.
 const REQUESTS: usize = 5_000;
+const MANY_REQUESTS: usize = 100_000;
 const CONNECTIONS: usize = 8;
 
 /// What there is, and asked for honestly.
@@ -122,19 +123,24 @@ async fn attack(edge: SocketAddr, seed: u64, requests: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_kept_of_routes_is_what_their_origin_gives() {
-    let requests = std::env::var("WEIR_RANDOM_REQUESTS").map_or(REQUESTS, |n| n.parse().unwrap());
+    bend(REQUESTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the same for minutes: cargo test -p weir-edge --test stories -- --ignored a_hundred_thousand"]
+async fn a_hundred_thousand_requests_bend_nothing() {
+    bend(MANY_REQUESTS).await;
+}
+
+async fn bend(requests: usize) {
     let (origin, foreign) = (
         FakeOrigin::start(Stage::new("aa", 1000)),
         Foreign::start(Manner::Named).await,
     );
     let site = Site::configured(origin.addr, |config| {
         config.routes = vec![Route {
-            prefix: "/live".to_owned(),
-            upstream: format!("http://{}/hls", foreign.addr),
-            backups: vec![],
-            query: QueryRule::Named,
-            ca: None,
             max_unknown_per_second: 50.try_into().unwrap(),
+            ..Route::new("/live", format!("http://{}/hls", foreign.addr))
         }];
     })
     .await;

@@ -33,7 +33,7 @@ struct Doorman {
 }
 
 impl Handler for Doorman {
-    async fn handle(&self, _: Peer, request: Parts) -> Response<Body> {
+    async fn handle(&self, _: Peer, request: Box<Parts>) -> Response<Body> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let header = |name: &str| request.headers.get(name).map_or("", |v| v.to_str().unwrap());
         assert_eq!((request.uri.path(), header("x-stream-key")), ("/may-watch", "show"));

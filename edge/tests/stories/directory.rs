@@ -96,7 +96,7 @@ struct Answering {
 }
 
 impl Handler for Answering {
-    async fn handle(&self, _: Peer, request: Parts) -> Response<Body> {
+    async fn handle(&self, _: Peer, request: Box<Parts>) -> Response<Body> {
         let query = request.uri.query().unwrap_or_default();
         let authorised = request.headers["authorization"] == format!("Bearer {CREDENTIAL}");
         if request.uri.path() != PATH || !authorised {

@@ -151,7 +151,7 @@ fn answer(status: u16, kind: &'static str, body: impl Into<Bytes>) -> Response<B
 }
 
 impl Handler for Deliver {
-    async fn handle(&self, _: Peer, request: Parts) -> Response<Body> {
+    async fn handle(&self, _: Peer, request: Box<Parts>) -> Response<Body> {
         let path = request.uri.path();
         let mut asked = request.uri.path_and_query().unwrap().to_string();
         if let Some(range) = request.headers.get(header::RANGE) {

@@ -2,7 +2,7 @@
 //! and a viewer beside it is served as ever.
 
 mod h1;
-mod h2;
+pub(crate) mod h2;
 mod quic;
 
 use std::{net::SocketAddr, time::Duration};

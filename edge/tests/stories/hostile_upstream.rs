@@ -17,7 +17,7 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
-use weir_edge::config::{QueryRule, Route};
+use weir_edge::config::Route;
 use weir_shared::serve::gzip::gzip;
 
 use crate::{
@@ -111,6 +111,15 @@ async fn misbehave(stream: &mut TcpStream, path: &str) -> std::io::Result<()> {
                 .await?;
             std::future::pending().await
         }
+        "/drip" => {
+            stream
+                .write_all(format!("{ok}content-length: 1000\r\n\r\n").as_bytes())
+                .await?;
+            loop {
+                stream.write_all(b"x").await?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
         "/loop" => {
             stream
                 .write_all(b"HTTP/1.1 302 Found\r\nlocation: /loop\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
@@ -153,12 +162,8 @@ async fn misbehave(stream: &mut TcpStream, path: &str) -> std::io::Result<()> {
 async fn site(hostile: &Hostile, origin: &FakeOrigin) -> Site {
     Site::configured(origin.addr, |config| {
         config.routes = vec![Route {
-            prefix: "/x".to_owned(),
-            upstream: format!("http://{}", hostile.addr),
-            backups: vec![],
-            query: QueryRule::Named,
-            ca: None,
             max_unknown_per_second: NonZeroU32::new(1000).unwrap(),
+            ..Route::new("/x", format!("http://{}", hostile.addr))
         }];
     })
     .await
@@ -170,7 +175,7 @@ async fn whatever_an_upstream_does_its_viewers_are_told_to_come_back() {
     let site = site(&hostile, &origin).await;
     site.viewer.object("video.m3u8").await;
     for path in [
-        "bomb", "encoded", "short", "huge", "endless", "stuck", "loop", "away", "headers", "garbage", "storm",
+        "bomb", "encoded", "short", "huge", "endless", "stuck", "drip", "loop", "away", "headers", "garbage", "storm",
         "nonsense",
     ] {
         let (asked, before) = (Instant::now(), hostile.requests.load(Ordering::Relaxed));

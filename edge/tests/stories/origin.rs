@@ -32,6 +32,8 @@ pub(crate) const TARGET_DURATION: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(crate) struct Stage {
     pub(crate) epoch: &'static str,
+    /// EXT-X-TARGETDURATION: how patient everybody is.
+    pub(crate) target_duration: Duration,
     pub(crate) first_msn: u64,
     /// Parts published.
     pub(crate) parts: u64,
@@ -51,6 +53,7 @@ impl Stage {
     pub(crate) fn new(epoch: &'static str, first_msn: u64) -> Self {
         Self {
             epoch,
+            target_duration: TARGET_DURATION,
             first_msn,
             parts: 10 * PARTS_PER_SEGMENT + 2,
             withheld_from: u64::MAX,
@@ -80,12 +83,13 @@ impl Stage {
     }
 
     pub(crate) fn playlist(&self) -> MediaPlaylist {
-        let epoch = self.epoch;
+        let (epoch, target) = (self.epoch, self.target_duration.as_secs());
         let mut text = format!(
-            "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:1\n\
-             #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=6.0,PART-HOLD-BACK=0.75\n\
+            "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:{target}\n\
+             #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL={}.0,PART-HOLD-BACK=0.75\n\
              #EXT-X-PART-INF:PART-TARGET=0.25\n#EXT-X-MEDIA-SEQUENCE:{}\n#EXT-X-DISCONTINUITY-SEQUENCE:0\n\
              #EXT-X-MAP:URI=\"{epoch}/video/init0.mp4\"\n",
+            6 * target,
             self.first_msn
         );
         for part in 0..self.parts {
@@ -246,15 +250,19 @@ impl Drop for FakeOrigin {
     }
 }
 
+/// What is broadcast, all of them the same. The others are those of OvenMediaEngine's signed addresses.
+const KEYS: [&str; 3] = ["show", "hkr_abc123", "stream"];
+
 impl Handler for Deliver {
-    async fn handle(&self, _: Peer, request: Parts) -> Response<Body> {
+    async fn handle(&self, _: Peer, request: Box<Parts>) -> Response<Body> {
         let asked = request.uri.path_and_query().unwrap().to_string();
         *self.counts.lock().unwrap().entry(asked).or_default() += 1;
         // Fails only if the origin ends.
         let _ = self.stage.clone().wait_for(|stage| !stage.hangs).await;
         let off_air = self.stage.borrow().off_air;
         let no_such = || respond::refusal(StatusCode::NOT_FOUND, "not_found", "no such object");
-        let Some(address) = Address::parse(request.uri.path()).filter(|a| a.key.as_str() == "show" && !off_air) else {
+        let Some(address) = Address::parse(request.uri.path()).filter(|a| KEYS.contains(&a.key.as_str()) && !off_air)
+        else {
             return no_such();
         };
         match address.object {
@@ -284,7 +292,7 @@ impl Deliver {
             Verdict::TooFarAhead => Some(None),
             Verdict::Wait => None,
         };
-        let deadline = Instant::now() + TARGET_DURATION * 3;
+        let deadline = Instant::now() + self.stage.borrow().target_duration * 3;
         match hold(&mut self.stage.clone(), deadline, ready).await {
             Held::Ready(Some(text)) => playlist(text),
             Held::Ready(None) => respond::refusal(StatusCode::BAD_REQUEST, "too_far_ahead", "too far ahead"),

@@ -15,8 +15,9 @@ use crate::{
     site::Site,
 };
 
-/// Requests of one run; `WEIR_RANDOM_REQUESTS` sets another number.
+/// Requests of the test that always runs, and of the one that is asked for.
 const REQUESTS: usize = 20_000;
+const MANY_REQUESTS: usize = 100_000;
 const ATTACKERS: usize = 8;
 
 const OBJECTS: [&str; 6] = [
@@ -115,12 +116,21 @@ async fn attack(client: &Client<HttpConnector, Full<Bytes>>, base: &str, rng: &m
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_cached_is_what_is_fresh() {
+    poison(REQUESTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the same for minutes: cargo test -p weir-edge --test stories -- --ignored a_hundred_thousand"]
+async fn a_hundred_thousand_requests_poison_nothing() {
+    poison(MANY_REQUESTS).await;
+}
+
+async fn poison(requests: usize) {
     let origin = FakeOrigin::start(Stage {
         parts: 42,
         ..Stage::new("aa", 1000)
     });
     let site = Site::new(origin.addr).await;
-    let requests = std::env::var("WEIR_RANDOM_REQUESTS").map_or(REQUESTS, |n| n.parse().unwrap());
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let mut attackers = JoinSet::new();

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use http::StatusCode;
 use tokio::task::JoinSet;
-use weir_edge::config::{QueryRule, Route};
+use weir_edge::config::Route;
 
 use crate::{
     foreign::{Foreign, Manner, PARTS_PER_SEGMENT, part, segment},
@@ -13,12 +13,8 @@ use crate::{
 
 fn route(origin: &Foreign) -> Route {
     Route {
-        prefix: "/live".to_owned(),
-        upstream: format!("http://{}/hls", origin.addr),
-        backups: vec![],
-        query: QueryRule::Named,
-        ca: None,
         max_unknown_per_second: NonZeroU32::new(20).unwrap(),
+        ..Route::new("/live", format!("http://{}/hls", origin.addr))
     }
 }
 

@@ -8,7 +8,7 @@ use weir_edge::config::Tickets;
 use weir_shared::{
     directory::PlaybackSecret,
     hls::write,
-    playback::{UnixMillis, policy::Policy, session, ticket},
+    playback::{UnixMillis, policy::Policy, ticket},
 };
 
 use crate::{
@@ -17,11 +17,11 @@ use crate::{
     site::{Answer, Site, Viewer, until},
 };
 
-const SECRET: &str = "aKq#1kj";
-const OLD_SECRET: &str = "the one before";
+pub(crate) const SECRET: &str = "aKq#1kj";
+pub(crate) const OLD_SECRET: &str = "the one before";
 
 /// What there is of a stream: one of each kind, and some that there might be.
-const OBJECTS: [&str; 9] = [
+pub(crate) const OBJECTS: [&str; 9] = [
     "index.m3u8",
     "d/llhls.m3u8",
     "d/video.m3u8",
@@ -33,35 +33,35 @@ const OBJECTS: [&str; 9] = [
     "vod/1/index.m3u8",
 ];
 
-fn now() -> UnixMillis {
+pub(crate) fn now() -> UnixMillis {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
-fn an_hour() -> Policy {
+pub(crate) fn an_hour() -> Policy {
     Policy::until(now() + 3_600_000)
 }
 
-fn query(policy: &Policy) -> String {
+pub(crate) fn query(policy: &Policy) -> String {
     query_by(SECRET, policy)
 }
 
-fn query_by(secret: &str, policy: &Policy) -> String {
+pub(crate) fn query_by(secret: &str, policy: &Policy) -> String {
     let minted = ticket::mint(&"show".parse().unwrap(), &PlaybackSecret::new(secret), policy);
     minted.unwrap().query()
 }
 
-struct Signed {
-    origin: FakeOrigin,
-    directory: FakeDirectory,
-    site: Site,
+pub(crate) struct Signed {
+    pub(crate) origin: FakeOrigin,
+    pub(crate) directory: FakeDirectory,
+    pub(crate) site: Site,
 }
 
 impl Signed {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::configured(|_| ()).await
     }
 
-    async fn configured(change: impl FnOnce(&mut weir_edge::config::Config)) -> Self {
+    pub(crate) async fn configured(change: impl FnOnce(&mut weir_edge::config::Config)) -> Self {
         let origin = FakeOrigin::start(Stage {
             parts: 42,
             ..Stage::new("aa", 1000)
@@ -79,12 +79,12 @@ impl Signed {
         }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.site.viewer.get(&format!("/app/show/{path}")).await
     }
 
     /// The ticketed directory that a viewer with this policy is sent to.
-    async fn enter(&self, policy: &Policy) -> String {
+    pub(crate) async fn enter(&self, policy: &Policy) -> String {
         let entered = self.get(&format!("index.m3u8?{}", query(policy))).await;
         assert_eq!(entered.status, StatusCode::OK, "{}", entered.text());
         directory_of_children(&entered)
@@ -462,76 +462,4 @@ async fn a_preview_ticket_looks_backstage() {
             );
         }
     }
-}
-
-/// Every byte of signed addresses and session tickets flipped once, over the wire; the pure checks try far more.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_tampered_tickets_open_nothing() {
-    let signed = Signed::start().await;
-    let bound = Policy {
-        stream_expire: Some(now() + 3_600_000),
-        allow_ip: Some("127.0.0.0/8".parse().unwrap()),
-        real_ip: Some("127.0.0.0/8".parse().unwrap()),
-        ..an_hour()
-    };
-    let mut good = Vec::new();
-    for _ in 0..30 {
-        good.push((format!("/app/show/{}/", signed.enter(&bound).await), "d/video.m3u8", 11));
-    }
-    good.push((format!("/app/show/index.m3u8?{}", query(&bound)), "", 28));
-    let mut tampered = Vec::new();
-    for (ticket, rest, first) in &good {
-        assert_eq!(
-            signed.site.viewer.get(&format!("{ticket}{rest}")).await.status,
-            StatusCode::OK
-        );
-        let end = ticket.len() - usize::from(!rest.is_empty());
-        for at in *first..end {
-            for flip in [1u8, 2, 4, 8, 16, 32, 64] {
-                let mut bytes = ticket.clone().into_bytes();
-                bytes[at] ^= flip;
-                // Others can't be sent in a request line, or end the path.
-                let sendable = bytes[at].is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%|".contains(&bytes[at]);
-                if sendable {
-                    tampered.push(format!("{}{rest}", String::from_utf8(bytes).unwrap()));
-                }
-            }
-        }
-    }
-    assert!(tampered.len() >= 10_000, "{}", tampered.len());
-    // The edge itself goes on following the playlist and its next part.
-    let origin = &signed.origin;
-    let asked = || origin.asked("") - origin.asked_with("/video.m3u8") - origin.asked("/p42.m4s");
-    let upstream = asked();
-    let mut workers = JoinSet::new();
-    for chunk in tampered.chunks(tampered.len().div_ceil(8)) {
-        let (viewer, chunk) = (signed.site.viewer.another(), chunk.to_vec());
-        workers.spawn(async move {
-            for path in chunk {
-                let answer = viewer.get(&path).await;
-                // A broken mark makes it a name that there is not, which needs a ticket as well.
-                assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path}");
-            }
-        });
-    }
-    workers.join_all().await;
-    assert_eq!(asked(), upstream, "not one of them reached the origin");
-}
-
-/// A ticket's text never leaves the edge: not to the origin, not into a cache key.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_origin_never_sees_a_ticket() {
-    let signed = Signed::start().await;
-    let directory = signed.enter(&an_hour()).await;
-    assert!(directory.starts_with(session::MARK));
-    for object in OBJECTS {
-        signed
-            .get(&format!("{directory}/{object}?x=1&{}", query(&an_hour())))
-            .await;
-    }
-    assert_eq!(
-        signed.origin.asked_with("~") + signed.origin.asked_with("policy") + signed.origin.asked_with("x=1"),
-        0
-    );
-    assert!(signed.origin.asked("") > 0);
 }

@@ -14,9 +14,8 @@ use weir_shared::config::HumanDuration;
 use crate::{
     clip::Clip,
     demo,
-    publisher::{self, Publish, PublishError, Report},
+    publisher::{self, Publish, PublishError, Report, Uplink},
     rhythm::Rhythm,
-    rtmp::Session,
     synthetic::{Synthetic, SyntheticAudio, SyntheticVideo},
 };
 
@@ -27,9 +26,10 @@ const MAX_PUBLISHERS: u32 = 10_000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// rtmp://host[:port]/app
+    /// rtmp://host[:port]/app, or srt://host:port with latency (ms), passphrase and pbkeylen as encoders have them:
+    /// srt://127.0.0.1:9000?latency=200&passphrase=…
     url: String,
-    /// Stream key; `{}` becomes the publisher's number.
+    /// Stream key, over SRT the stream id; `{}` becomes the publisher's number. A streamid in the URL goes first.
     #[arg(long, default_value = "s{}")]
     key: String,
     /// How many publish at once.
@@ -94,7 +94,8 @@ pub(super) async fn main(args: Args, interrupt: CancellationToken) -> anyhow::Re
     let stop = interrupt.child_token();
     let mut tasks = JoinSet::new();
     for n in 0..publishers {
-        let (url, key) = (args.url.clone(), args.key.replace("{}", &n.to_string()));
+        let number = n.to_string();
+        let (url, key) = (args.url.replace("{}", &number), args.key.replace("{}", &number));
         let begins = args.arrival.0.mul_f64(f64::from(n) / f64::from(publishers));
         let (broadcast, rhythm, stop) = (broadcast.clone(), rhythm(n)?, stop.clone());
         tasks.spawn(async move {
@@ -167,7 +168,7 @@ async fn publish(
         }
         Broadcast::MadeUp(synthetic) => {
             let Some(session) = stop
-                .run_until_cancelled(Session::connect(&url, &key))
+                .run_until_cancelled(Uplink::connect(&url, &key))
                 .await
                 .transpose()?
             else {
@@ -179,12 +180,13 @@ async fn publish(
 }
 
 async fn tell(mut tasks: JoinSet<Result<Report, PublishError>>) -> anyhow::Result<bool> {
-    let (mut frames, mut bytes, mut worst, mut failed) = (0, 0, Duration::ZERO, 0u32);
+    let (mut frames, mut bytes, mut repeated, mut worst, mut failed) = (0, 0, 0, Duration::ZERO, 0u32);
     while let Some(ended) = tasks.join_next().await {
         match ended? {
             Ok(report) => {
                 frames += report.video_frames + report.audio_frames;
                 bytes += report.bytes;
+                repeated += report.repeated;
                 worst = worst.max(report.worst_lateness);
             }
             Err(error) => {
@@ -196,7 +198,7 @@ async fn tell(mut tasks: JoinSet<Result<Report, PublishError>>) -> anyhow::Resul
         }
     }
     println!(
-        "{frames} frames, {} MB sent; sent at most {worst:.1?} late; {failed} publishers failed",
+        "{frames} frames, {} MB sent, {repeated} datagrams again; sent at most {worst:.1?} late; {failed} publishers failed",
         bytes / 1_000_000
     );
     Ok(failed == 0)

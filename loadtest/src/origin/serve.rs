@@ -98,7 +98,7 @@ async fn connection<H: Handler>(stream: TcpStream, addr: SocketAddr, handler: H)
                 secure: false,
             };
             let (head, _) = request.into_parts();
-            let (mut head, body) = handler.handle(peer, head).await.into_parts();
+            let (mut head, body) = handler.handle(peer, Box::new(head)).await.into_parts();
             let sent = match head.extensions.remove::<CutShort>() {
                 Some(CutShort(piece)) => Sent::Cut {
                     piece: Some(piece),

@@ -192,7 +192,7 @@ async fn a_refusal_carries_the_servers_reason() {
 #[tokio::test]
 async fn a_test_can_speak_for_itself_and_hang_up_without_a_word() {
     let mut server = Server::start(false).await;
-    let mut session = Session::connect(&server.url, "by-hand").await.unwrap();
+    let mut session = rtmp::Session::connect(&server.url, "by-hand").await.unwrap();
     while !matches!(server.next().await, Seen::Published(_)) {}
     let mut source = Synthetic::default().source();
     session.send_metadata(&source.opening().metadata).await.unwrap();
@@ -212,7 +212,7 @@ async fn a_server_that_is_not_there_or_does_not_speak_rtmp_is_told_apart() {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.local_addr().unwrap();
     let url = format!("rtmp://{address}/app");
-    let (session, ()) = tokio::join!(Session::connect(&url, "k"), async {
+    let (session, ()) = tokio::join!(rtmp::Session::connect(&url, "k"), async {
         let (mut socket, _) = listener.accept().await.unwrap();
         socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         drop(listener);
@@ -221,9 +221,9 @@ async fn a_server_that_is_not_there_or_does_not_speak_rtmp_is_told_apart() {
         session.err(),
         Some(PublishError::Handshake(_) | PublishError::Closed | PublishError::Io(_))
     ));
-    let nobody = Session::connect(&url, "k").await.err();
+    let nobody = rtmp::Session::connect(&url, "k").await.err();
     assert!(matches!(nobody, Some(PublishError::Connect { .. })), "{nobody:?}");
-    let wrong = Session::connect("http://a/app", "k").await.err();
+    let wrong = rtmp::Session::connect("http://a/app", "k").await.err();
     assert!(matches!(wrong, Some(PublishError::Url(_))), "{wrong:?}");
 }
 

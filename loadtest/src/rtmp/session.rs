@@ -39,6 +39,9 @@ pub enum PublishError {
     /// The caller's fault.
     #[error(transparent)]
     Url(#[from] UrlError),
+    /// The caller's fault.
+    #[error(transparent)]
+    SrtUrl(crate::srt::url::UrlError),
     /// Nothing listens there, or the network is down: trying again may help.
     #[error("cannot connect to {address}: {source}")]
     Connect {
@@ -63,8 +66,8 @@ pub enum PublishError {
     Closed,
     #[error("the connection broke: {0}")]
     Io(#[source] io::Error),
-    /// A message that RTMP cannot carry: longer than 16 MiB.
-    #[error("cannot be sent over RTMP: {0}")]
+    /// RTMP cannot carry more than 16 MiB in a message, and a transport stream not every codec.
+    #[error("cannot be sent: {0}")]
     Unsendable(String),
 }
 

@@ -120,6 +120,7 @@ mod tests {
                     packets_lost: 25,
                     packets_retransmitted: 30,
                     packets_undecrypted: 0,
+                    acknowledgements_unanswered: 0,
                 }),
                 ..InputReport::default()
             },

@@ -271,7 +271,8 @@ fn kind_of(warning: &Warning) -> HealthWarning {
         | Warning::TooSlow { .. }
         | Warning::Gaps { .. }
         | Warning::TimestampsRepaired { .. }
-        | Warning::PacketsLost { .. } => HealthWarning::Unsteady,
+        | Warning::PacketsLost { .. }
+        | Warning::AcknowledgementsUnanswered { .. } => HealthWarning::Unsteady,
     }
 }
 

@@ -10,7 +10,10 @@ use crate::{
     config,
     control::{recordings::SWEEP_PERIOD, service::Control},
     live::registry::Registry,
-    record::{metrics::Metrics, recording::Shared, register::Register, shelf::Shelf, store, studio::Studio},
+    record::{
+        metrics::Metrics, recording::Shared, register::Register, shelf::Shelf, store, studio::Studio,
+        thumbnails::Thumbnails,
+    },
 };
 
 /// The recorder of this node.
@@ -36,6 +39,7 @@ impl Recorder {
             register,
             metrics: metrics.clone(),
             puts: Semaphore::new(config.parallel),
+            thumbnails: config.thumbnails.settings().map(Thumbnails::new),
             backlog_bytes: AtomicU64::new(0),
         });
         let studio = Studio::new(registry, shared, stop);

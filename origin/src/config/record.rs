@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use weir_shared::config::{ByteSize, HumanDuration, Secret};
 
-use crate::record::recording::Settings;
+use crate::record::{recording::Settings, thumbnails};
 
 /// Recordings. Every key has a default.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +30,64 @@ pub struct Record {
     pub parallel: usize,
     /// Memory for what viewers of recordings read.
     pub memory: ByteSize,
+    pub thumbnails: Thumbnails,
+}
+
+/// Small pictures of recordings, for the bar that viewers scrub with. Made by ffmpeg; where it is not, there are none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Thumbnails {
+    pub enabled: bool,
+    /// From one picture to the next.
+    pub every: HumanDuration,
+    /// Longest side, in pixels.
+    pub size: u32,
+    /// Longest time for one picture.
+    pub timeout: HumanDuration,
+    /// Processes at once, of all recordings together.
+    pub processes: usize,
+    /// The program: a name that is looked for in PATH, or an absolute path.
+    pub ffmpeg: String,
+}
+
+impl Default for Thumbnails {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            every: HumanDuration(Duration::from_secs(10)),
+            size: 240,
+            timeout: HumanDuration(Duration::from_secs(30)),
+            processes: 1,
+            ffmpeg: "ffmpeg".to_owned(),
+        }
+    }
+}
+
+impl Thumbnails {
+    /// `None`: recordings have none.
+    pub fn settings(&self) -> Option<thumbnails::Settings> {
+        self.enabled.then(|| thumbnails::Settings {
+            ffmpeg: self.ffmpeg.clone(),
+            every: self.every.0,
+            size: self.size,
+            timeout: self.timeout.0,
+            processes: self.processes,
+        })
+    }
+
+    fn validate(&self, expect: &mut impl FnMut(bool, &str, &str)) {
+        let seconds = Duration::from_secs;
+        let every = (seconds(1)..=seconds(600)).contains(&self.every.0);
+        expect(every, "record.thumbnails.every", "1s to 10min");
+        let size = (32..=1920).contains(&self.size);
+        expect(size, "record.thumbnails.size", "32 to 1920 pixels");
+        let timeout = (Duration::from_millis(100)..=seconds(60)).contains(&self.timeout.0);
+        expect(timeout, "record.thumbnails.timeout", "100ms to 1min");
+        let processes = (1..=64).contains(&self.processes);
+        expect(processes, "record.thumbnails.processes", "1 to 64");
+        let program = !self.ffmpeg.is_empty();
+        expect(program, "record.thumbnails.ffmpeg", "a name or an absolute path");
+    }
 }
 
 impl Default for Record {
@@ -44,6 +102,7 @@ impl Default for Record {
             backlog: ByteSize(8 << 30),
             parallel: 16,
             memory: ByteSize(64 << 20),
+            thumbnails: Thumbnails::default(),
         }
     }
 }
@@ -77,5 +136,6 @@ impl Record {
             "1min to 24h",
         );
         expect((1..=1024).contains(&self.parallel), "record.parallel", "1 to 1024");
+        self.thumbnails.validate(expect);
     }
 }

@@ -64,10 +64,9 @@ impl Recordings {
             // Streams that the store does not know (`any_key`) are nobody's business.
             (None, None) => return Ok(()),
             (None, Some(stream)) => {
-                let started_at = match told {
-                    Told::Started { at_ms } => Millis::try_from(*at_ms).unwrap_or(at),
-                    Told::Completed { .. } | Told::Failed { .. } => at,
-                };
+                // The others are of a recording that was deleted meanwhile.
+                let Told::Started { at_ms } = told else { return Ok(()) };
+                let started_at = Millis::try_from(*at_ms).unwrap_or(at);
                 let row = RecordingRow {
                     key: key.clone(),
                     name: name.clone(),
@@ -79,6 +78,7 @@ impl Recordings {
                     duration_ms: 0,
                     bytes: 0,
                     message: None,
+                    thumbnails: false,
                 };
                 tx.insert_recording(&row, stream).await?;
                 let started = events::RecordingStarted {
@@ -91,7 +91,9 @@ impl Recordings {
         };
         if let Some((row, happened)) = self.next(row, told, at) {
             tx.update_recording(&row).await?;
-            self.announce(&mut tx, &row, happened, at).await?;
+            if let Some(happened) = happened {
+                self.announce(&mut tx, &row, happened, at).await?;
+            }
         }
         // Edges learn of the newest recording with the stream's record: that is a later one now.
         if let Some(mut stream) = stream {
@@ -101,9 +103,18 @@ impl Recordings {
     }
 
     /// What is new. `None`: it was told already.
-    fn next(&self, row: RecordingRow, told: &Told, at: Millis) -> Option<(RecordingRow, Happened)> {
+    fn next(&self, row: RecordingRow, told: &Told, at: Millis) -> Option<(RecordingRow, Option<Happened>)> {
         let (state, duration, bytes, message) = match told {
             Told::Started { .. } => return None,
+            Told::Thumbnails if row.thumbnails => return None,
+            Told::Thumbnails => {
+                let row = RecordingRow {
+                    thumbnails: true,
+                    changed_at: at,
+                    ..row
+                };
+                return Some((row, None));
+            }
             Told::Completed { duration, bytes } => (RecordingState::Completed, duration, bytes, None),
             Told::Failed {
                 duration,
@@ -138,7 +149,7 @@ impl Recordings {
                 message,
             }),
         };
-        Some((row, happened))
+        Some((row, Some(happened)))
     }
 
     async fn announce(
@@ -190,9 +201,16 @@ impl Control {
 
 /// Where a recording is watched.
 pub fn url(addresses: &AddressBook, row: &RecordingRow) -> String {
-    addresses
-        .current()
-        .playback(&vod_path(&row.key, &row.name, &VodObject::Index))
+    address(addresses, row, &VodObject::Index)
+}
+
+/// Where its thumbnails are listed, if it has any.
+pub fn thumbnails_url(addresses: &AddressBook, row: &RecordingRow) -> Option<String> {
+    row.thumbnails.then(|| address(addresses, row, &VodObject::Thumbnails))
+}
+
+fn address(addresses: &AddressBook, row: &RecordingRow, object: &VodObject) -> String {
+    addresses.current().playback(&vod_path(&row.key, &row.name, object))
 }
 
 impl Register for Recordings {

@@ -54,6 +54,7 @@ pub(super) enum Refusal {
     TooFarAhead,
     HeldTooLong,
     StreamReplaced,
+    PastUnavailable,
 }
 
 impl Refusal {
@@ -98,12 +99,18 @@ impl Refusal {
                 "the stream was taken over by another publisher or is shutting down",
                 1,
             ),
+            Self::PastUnavailable => respond::refusal_until(
+                S::SERVICE_UNAVAILABLE,
+                "past_unavailable",
+                "this part of the stream's past can't be read at the moment",
+                2,
+            ),
         }
     }
 }
 
 impl Handler for Deliver {
-    async fn handle(&self, _peer: Peer, request: Parts) -> Response<Body> {
+    async fn handle(&self, _peer: Peer, request: Box<Parts>) -> Response<Body> {
         let response = match request.method {
             Method::GET | Method::HEAD => self.answer(&request).await.unwrap_or_else(Refusal::response),
             Method::OPTIONS => respond::preflight(),
@@ -159,7 +166,7 @@ impl Deliver {
                 // What left memory may be recorded.
                 let gone = matches!(
                     refusal,
-                    Refusal::NoSuchObject | Refusal::Offline | Refusal::UnknownStream
+                    Refusal::NoSuchObject | Refusal::Offline | Refusal::UnknownStream | Refusal::PastUnavailable
                 );
                 let recorded = match gone {
                     true => vod::of_ended_broadcast(asked, shelf, &key, (epoch, &name, object)).await,

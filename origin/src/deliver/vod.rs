@@ -21,8 +21,8 @@ use weir_shared::{
 use super::route::Refusal;
 use crate::record::shelf::{Found, Missing, Shelf};
 
-/// A finished recording's media playlist changes only by being deleted.
-const FINAL_PLAYLIST: HeaderValue = HeaderValue::from_static("public, max-age=60");
+/// What a finished recording has changes only by being deleted.
+const FINAL_TEXT: HeaderValue = HeaderValue::from_static("public, max-age=60");
 
 impl From<Missing> for Refusal {
     fn from(missing: Missing) -> Self {
@@ -44,13 +44,25 @@ pub(super) async fn object(
     let found = shelf.get(key, recording, object).await?;
     Ok(match object {
         VodObject::Index | VodObject::Named(ObjectName::Multivariant) => index(asked, found.bytes),
-        VodObject::Named(ObjectName::MediaPlaylist(_)) => media_playlist(asked, found),
+        VodObject::Named(ObjectName::MediaPlaylist(_)) => text(asked, found, respond::PLAYLIST_TYPE),
+        VodObject::Thumbnails => text(asked, found, respond::TRACK_TYPE),
+        VodObject::Picture { .. } => respond::media(
+            asked,
+            vec![found.bytes],
+            respond::PICTURE_TYPE,
+            etag(key, recording, object),
+        ),
         VodObject::Named(ObjectName::Media { rendition, .. }) => {
-            let etag = format!("\"{}\"", vod_path(key, recording, object));
-            let etag = HeaderValue::try_from(etag).unwrap_or(HeaderValue::from_static("\"0\""));
+            let etag = etag(key, recording, object);
             respond::media(asked, vec![found.bytes], content_type(rendition), etag)
         }
     })
+}
+
+/// The validator of an object that never changes: its name.
+fn etag(key: &StreamKey, recording: &RecordingName, object: &VodObject) -> HeaderValue {
+    let etag = format!("\"{}\"", vod_path(key, recording, object));
+    HeaderValue::try_from(etag).unwrap_or(HeaderValue::from_static("\"0\""))
 }
 
 /// The newest recording's multivariant playlist at the live address. `up` leads from there to `/app/<key>/`.
@@ -95,14 +107,15 @@ fn index(asked: Asked<'_>, text: Bytes) -> Response<Body> {
     respond::playlist(asked, body, compressed, respond::MULTIVARIANT_LIFETIME)
 }
 
-fn media_playlist(asked: Asked<'_>, found: Found) -> Response<Body> {
+/// A media playlist or a track of thumbnails.
+fn text(asked: Asked<'_>, found: Found, content_type: HeaderValue) -> Response<Body> {
     let compressed = asked.gzip();
     let body = if compressed { gzip(&found.bytes) } else { found.bytes };
     let lifetime = match found.is_final {
-        true => FINAL_PLAYLIST,
+        true => FINAL_TEXT,
         false => PlaylistLifetimes::new(1).plain,
     };
-    respond::playlist(asked, body, compressed, lifetime)
+    respond::text(asked, content_type, body, compressed, lifetime)
 }
 
 /// Renditions are named after what they carry.

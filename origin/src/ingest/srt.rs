@@ -2,13 +2,12 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `wire.rs` `hello.rs` `sequence.rs` | packets, handshakes and numbers as they are on the wire |
+//! | [`weir_shared::srt`] | packets, handshakes and numbers as they are on the wire, keys and payload encryption |
 //! | `cookie.rs` `handshake.rs` `reject.rs` | the handshake: stateless until the cookie is back |
 //! | `streamid.rs` | what a stream id asks for |
-//! | `crypto.rs` | keys and payload encryption |
 //! | `clock.rs` `receiver.rs` `acks.rs` | play times, the buffer and its holes, acknowledgements |
 //! | `session.rs` | one publish: all of the above together |
-//! | `port.rs` `server.rs` | sockets: datagrams in batches, handshakes, limits |
+//! | `socket.rs` `port.rs` `server.rs` | datagrams in batches, handshakes, limits |
 //! | `connection.rs` | one call: admission, its session, its payloads on their way to the pipeline |
 //! | `end.rs` `metrics.rs` | every way a call ends; what is counted |
 //!
@@ -18,25 +17,23 @@ pub mod acks;
 pub mod clock;
 mod connection;
 pub mod cookie;
-pub mod crypto;
 pub mod end;
 pub mod handshake;
-pub mod hello;
 pub mod metrics;
 mod port;
 pub mod receiver;
 pub mod reject;
-pub mod sequence;
 pub mod server;
 pub mod session;
+mod socket;
 pub mod streamid;
-pub mod wire;
 
 use std::{sync::Arc, time::Duration};
 
 pub use end::End;
 pub use metrics::Metrics;
 pub use server::Server;
+use weir_shared::srt::{crypto, hello, sequence, wire};
 
 use super::{lobby::Places, ts};
 

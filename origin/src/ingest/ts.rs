@@ -27,7 +27,7 @@ mod packet;
 mod pes;
 mod table;
 mod track;
-mod video;
+pub(crate) mod video;
 
 use clock::Clock;
 use packet::{Continuity, NULL_PID, Order, Packet, Pid};

@@ -3,19 +3,22 @@
 //! Before this: `live/pipeline.rs`, which tells of publishers, frames and the time. After this: `live/packager.rs`.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use tokio::sync::watch;
 use weir_shared::media::time::MediaTime;
 
-use super::{feed::Feed, health::Health, packager::Packager, standby::Held};
+use super::{feed::Feed, health::Health, packager::Packager, slate::Slates, standby::Held};
 use crate::{
     codec::CodecConfig,
     metrics::Metrics,
     package::{
         frame::{TrackId, TrackKind},
         resilience::{Action, Arrival, Counts, Resilience, Source},
+        slate::Slate,
     },
 };
 
@@ -33,6 +36,10 @@ pub(super) struct Cushion {
     level_due: Instant,
     /// From a publisher's timeline to the direct flavour's media time.
     direct_shift: Option<MediaTime>,
+    /// Has the operator's picture encoded, if there is one.
+    slates: Option<Arc<Slates>>,
+    /// Slates that are being made, by variant.
+    coming: BTreeMap<u8, watch::Receiver<Option<Slate>>>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
@@ -52,9 +59,17 @@ impl Cushion {
             counted: Counts::default(),
             level_due: now,
             direct_shift: None,
+            slates: None,
+            coming: BTreeMap::new(),
             health,
             metrics,
         }
+    }
+
+    /// Long gaps show the operator's picture.
+    pub(super) fn with_slates(mut self, slates: Option<Arc<Slates>>) -> Self {
+        self.slates = slates;
+        self
     }
 
     pub(super) fn announced(&mut self, feed: &Feed) {
@@ -64,6 +79,9 @@ impl Cushion {
     }
 
     pub(super) fn configured(&mut self, feed: &Feed, id: TrackId, config: Arc<CodecConfig>) {
+        if self.shows(feed) {
+            self.ask_for_slate(feed.seat.variant, id, &config);
+        }
         self.resilience.configure(feed.seat.variant, feed.seat.id, id, config);
     }
 
@@ -81,6 +99,9 @@ impl Cushion {
         self.packager.announce(variant, feed.announced);
         let backlog = backlog.into_iter().cloned().map(arrival);
         self.resilience.switch(variant, feed.seat.id, &feed.configs, backlog);
+        for (id, config) in &feed.configs {
+            self.ask_for_slate(variant, *id, config);
+        }
     }
 
     /// Takes another publisher at once while the one that the direct playlists wait for keeps viewers waiting, and that
@@ -153,8 +174,30 @@ impl Cushion {
         }
         if self.level_due <= now {
             self.level_due = now + LEVEL_PERIOD;
+            self.take_slates();
             self.report(now);
         }
+    }
+
+    fn ask_for_slate(&mut self, variant: u8, id: TrackId, config: &CodecConfig) {
+        if id.kind == TrackKind::Video
+            && let Some(slate) = self.slates.as_ref().and_then(|slates| slates.ask(config))
+        {
+            self.coming.insert(variant, slate);
+        }
+    }
+
+    /// Slates that have been made since.
+    fn take_slates(&mut self) {
+        let Some(slates) = &self.slates else { return };
+        let (resilience, after) = (&mut self.resilience, slates.after());
+        self.coming.retain(|variant, coming| {
+            let slate = coming.borrow();
+            if let Some(slate) = &*slate {
+                resilience.set_slate(*variant, slate, after);
+            }
+            slate.is_none()
+        });
     }
 
     fn shows(&self, feed: &Feed) -> bool {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 pub use self::meter::{InputReport, Meter, TrackReport, Warning};
-use super::master::Flavour;
+use super::{master::Flavour, memory::Trouble};
 use crate::{metrics::Metrics, package::resilience::Counts};
 
 /// One publisher, as listed.
@@ -34,6 +34,8 @@ pub struct PublisherReport {
 pub struct Health {
     newest: Mutex<HealthReport>,
     key_frames_too_rare: AtomicBool,
+    /// What is wrong with the past of the direct and of the resilient playlists.
+    past: Mutex<[Option<Trouble>; 2]>,
 }
 
 /// A stream's condition at one moment.
@@ -85,7 +87,18 @@ impl Health {
                     .to_owned(),
             );
         }
+        let past = self.past.lock().into_iter().flatten().next();
+        report.warnings.extend(past.map(|trouble| trouble.message().to_owned()));
         report
+    }
+
+    /// Whether viewers can go back as far as they should.
+    pub(super) fn past(&self, flavour: Flavour, trouble: Option<Trouble>) {
+        let [direct, resilient] = &mut *self.past.lock();
+        match flavour {
+            Flavour::Direct => *direct = trouble,
+            Flavour::Resilient => *resilient = trouble,
+        }
     }
 
     /// A segment had to be cut without a key frame.

@@ -29,6 +29,7 @@ use super::{
     health::Health,
     lane::{Joining, Lane, Settings},
     master::{self, Flavour, Master, Rendition},
+    memory::Memory,
     shared::SharedParts,
     snapshot::{self, RenditionSettings},
     track::Track,
@@ -58,6 +59,8 @@ pub(super) struct Packager {
     retired: BTreeSet<u8>,
     server_control: Option<ServerControl>,
     renditions: Vec<Rendition>,
+    /// `None`: windows are all that bounds it.
+    memory: Option<Memory>,
     master: watch::Sender<Arc<Master>>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
@@ -85,6 +88,7 @@ impl Packager {
             retired: BTreeSet::new(),
             server_control: None,
             renditions: Vec::new(),
+            memory: None,
             master,
             health,
             metrics,
@@ -94,6 +98,12 @@ impl Packager {
     /// With the other flavour of the same stream.
     pub(super) fn sharing(mut self, shared: Arc<SharedParts>) -> Self {
         self.shared = shared;
+        self
+    }
+
+    /// Within this much memory.
+    pub(super) fn within(mut self, memory: Memory) -> Self {
+        self.memory = Some(memory);
         self
     }
 
@@ -174,6 +184,7 @@ impl Packager {
         for lane in self.lanes.values_mut() {
             lane.clear_windows();
         }
+        self.tend_memory(now);
         self.publish(now);
     }
 
@@ -278,8 +289,17 @@ impl Packager {
             }
         }
         if segment_end || launched {
+            self.tend_memory(now);
             self.refresh_figures();
         }
+    }
+
+    /// Old segments leave memory.
+    fn tend_memory(&mut self, now: Instant) {
+        let Some(memory) = &mut self.memory else { return };
+        let tracks = self.lanes.values_mut().flat_map(Lane::tracks_mut);
+        memory.tend(tracks.map(Track::window_mut).collect(), now);
+        self.health.past(self.flavour, memory.trouble());
     }
 
     /// Opens tracks to readers as soon as it is known which there are. True if any was opened.

@@ -22,14 +22,17 @@ use super::{
     health::Health,
     lane::Settings,
     master::{Flavour, Master},
+    memory::{Memory, Tiers},
     orders::Orders,
     packager::{MAIN, Packager},
     pipeline::{self, Continuity, FOREVER, Parts, Pipeline, Stopped},
     seats::{Claim, SEATS_MAX, Seats, Taken},
     shared::SharedParts,
+    slate::{self, Slates},
     status::{Board, STATUS_QUEUE, Status, StatusChange},
 };
 use crate::{
+    dvr::budget::Budget,
     ingest::{
         Admitted, Door, Publication, Refusal, Slot, Tally,
         catalog::{Catalog, Timers},
@@ -55,6 +58,8 @@ pub struct Policy {
     /// How long an ended stream stays readable.
     pub linger: Duration,
     pub continuity: Continuity,
+    /// The operator's picture for long gaps.
+    pub slate: Option<slate::Settings>,
 }
 
 impl Policy {
@@ -98,6 +103,7 @@ pub struct Live {
     next_msn: Arc<AtomicU64>,
     /// Part bytes of this life that both flavours have.
     shared: Arc<SharedParts>,
+    budget: Arc<Budget>,
     seats: Arc<Seats>,
     orders: Arc<Orders>,
     joins: mpsc::Sender<Feed>,
@@ -124,18 +130,30 @@ pub struct Registry {
     streams: DashMap<StreamKey, Live>,
     policy: Policy,
     settings: Settings,
+    tiers: Tiers,
     metrics: Arc<Metrics>,
+    slates: Option<Arc<Slates>>,
     changes: broadcast::Sender<StatusChange>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
 
 impl Registry {
-    pub fn new(policy: Policy, settings: Settings, metrics: Arc<Metrics>, shutdown: CancellationToken) -> Arc<Self> {
+    pub fn new(
+        policy: Policy,
+        settings: Settings,
+        tiers: Tiers,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        let slate = policy.slate.clone();
+        let slates = slate.map(|slate| Arc::new(Slates::new(slate, metrics.clone())));
         Arc::new(Self {
             streams: DashMap::new(),
+            slates,
             policy,
             settings,
+            tiers,
             metrics,
             changes: broadcast::Sender::new(STATUS_QUEUE),
             tasks: TaskTracker::new(),
@@ -283,6 +301,7 @@ impl Registry {
             stop: self.shutdown.child_token(),
             next_msn,
             shared: Arc::default(),
+            budget: self.tiers.stream_budget(),
             seats: Arc::default(),
             orders: Arc::default(),
             joins,
@@ -354,6 +373,7 @@ impl Registry {
             self.metrics.clone(),
             now,
         )
+        .with_slates(self.slates.clone())
     }
 
     fn packager(
@@ -373,6 +393,7 @@ impl Registry {
             self.metrics.clone(),
         )
         .sharing(live.shared.clone())
+        .within(Memory::new(self.tiers.clone(), live.budget.clone()))
     }
 
     /// Names and numbers above those of the life before.

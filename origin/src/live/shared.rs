@@ -31,15 +31,15 @@ impl SharedParts {
         parts.push_back((tfdt, bytes.clone()));
     }
 
-    /// The same bytes if they are on offer, else these.
-    pub(super) fn or_own(&self, rendition: &str, tfdt: Ticks, own: Bytes) -> Bytes {
+    /// The same bytes if they are on offer, else these; and whether they were.
+    pub(super) fn or_own(&self, rendition: &str, tfdt: Ticks, own: Bytes) -> (Bytes, bool) {
         let all = self.0.lock();
         let parts = all
             .iter()
             .find(|(name, _)| name.as_str() == rendition)
             .map(|(_, parts)| parts);
         let same = parts.and_then(|parts| parts.iter().find(|(at, bytes)| *at == tfdt && *bytes == own));
-        same.map_or(own, |(_, bytes)| bytes.clone())
+        same.map_or((own, false), |(_, bytes)| (bytes.clone(), true))
     }
 }
 
@@ -53,12 +53,13 @@ mod tests {
         let offered = Bytes::from(vec![1, 2, 3]);
         shared.offer(&name, Ticks(7), &offered);
         let find = |tfdt, own: Vec<u8>| shared.or_own("video", Ticks(tfdt), own.into());
-        assert_eq!(find(7, vec![1, 2, 3]).as_ptr(), offered.as_ptr());
-        assert_ne!(find(8, vec![1, 2, 3]).as_ptr(), offered.as_ptr());
-        assert_eq!(find(7, vec![1, 2, 4]), vec![1, 2, 4]);
+        let (found, is_shared) = find(7, vec![1, 2, 3]);
+        assert_eq!((found.as_ptr(), is_shared), (offered.as_ptr(), true));
+        assert!(!find(8, vec![1, 2, 3]).1);
+        assert_eq!(find(7, vec![1, 2, 4]), (vec![1, 2, 4].into(), false));
         for n in 0..100 {
             shared.offer(&name, Ticks(100 + n), &offered);
         }
-        assert_ne!(find(7, vec![1, 2, 3]).as_ptr(), offered.as_ptr());
+        assert_ne!(find(7, vec![1, 2, 3]).0.as_ptr(), offered.as_ptr());
     }
 }

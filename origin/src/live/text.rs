@@ -23,6 +23,8 @@ use super::snapshot::Snapshot;
 
 /// Segments in a run, by their sequence numbers: the next run begins at a multiple of this.
 const RUN: u64 = 64;
+/// Segments in a long run, which is made of whole runs: so there are few of them, however much is listed.
+const LONG_RUN: u64 = 16 * RUN;
 
 /// Runs of one rendition that were written already, in their order. Holds what the last text was made of, and no more: a
 /// reader of an older snapshot has some written once more.
@@ -36,6 +38,44 @@ struct Run {
     /// Nothing stands before it: it names its EXT-X-MAP.
     leads: bool,
     text: Piece,
+    /// What a long run was made of: it is needed again when the list has slid into it.
+    inside: Vec<Self>,
+}
+
+impl Run {
+    /// One run that is `segments`, if these are all of them.
+    fn joined(mut runs: Vec<Self>, segments: &Range<u64>) -> Option<Self> {
+        let mut next = segments.start;
+        for run in &runs {
+            if run.segments.start != next {
+                return None;
+            }
+            next = run.segments.end;
+        }
+        if next != segments.end || runs.len() < 2 {
+            return runs.pop().filter(|_| next == segments.end);
+        }
+        let mut texts: Vec<Piece> = runs.iter().map(|run| run.text.clone()).collect();
+        let text = Piece::join(&mut texts);
+        for (run, text) in runs.iter_mut().zip(texts) {
+            run.text = text;
+        }
+        Some(Self {
+            segments: segments.clone(),
+            leads: false,
+            text,
+            inside: runs,
+        })
+    }
+
+    /// Itself, or its runs if the list begins with segment `first` inside it.
+    fn from(self, first: u64) -> Vec<Self> {
+        if self.segments.start < first && !self.inside.is_empty() {
+            self.inside
+        } else {
+            vec![self]
+        }
+    }
 }
 
 /// A playlist, plain or compressed, in chunks that follow one another.
@@ -83,18 +123,23 @@ fn full(snapshot: &Snapshot, runs: &Runs, playlist: &MediaPlaylist, base: usize,
     let end = first + (base + settled) as u64;
     // Held while runs are written, so that two readers do not write the same.
     let mut kept = runs.0.lock();
-    let mut old = std::mem::take(&mut *kept).into_iter().peekable();
+    let mut old = std::mem::take(&mut *kept)
+        .into_iter()
+        .flat_map(|run| run.from(first))
+        .peekable();
     let mut from = first;
     while from < end {
-        let segments = from..((from / RUN + 1) * RUN).min(end);
         let leads = from == first;
+        let segments = next_run(from, end, leads);
         while old.next_if(|run| run.segments.start < from).is_some() {}
-        let same = old.next_if(|run| run.segments == segments && run.leads == leads);
+        let inside: Vec<Run> =
+            std::iter::from_fn(|| old.next_if(|run| run.segments.end <= segments.end && run.leads == leads)).collect();
         from = segments.end;
-        let run = same.unwrap_or_else(|| Run {
+        let run = Run::joined(inside, &segments).unwrap_or_else(|| Run {
             text: Piece::new(written(snapshot, segments.start - first..segments.end - first)),
             segments,
             leads,
+            inside: Vec::new(),
         });
         pieces.push(run.text.clone());
         kept.push(run);
@@ -111,6 +156,14 @@ fn full(snapshot: &Snapshot, runs: &Runs, playlist: &MediaPlaylist, base: usize,
     write::write_tail(&mut rest, playlist);
     pieces.push(Piece::new(rest));
     pieces
+}
+
+/// The run that begins with segment `from`, of those before `end`.
+fn next_run(from: u64, end: u64, leads: bool) -> Range<u64> {
+    // The leading one is written anew when the list slides: it is never long.
+    let is_long = !leads && from.is_multiple_of(LONG_RUN) && from + LONG_RUN <= end;
+    let length = if is_long { LONG_RUN } else { RUN };
+    from..((from / length + 1) * length).min(end)
 }
 
 /// A run of listed segments without parts, by their places in the list.

@@ -228,6 +228,11 @@ impl Track {
         self.window.media_bytes()
     }
 
+    /// Its name, and its past.
+    pub(super) fn window_mut(&mut self) -> (&RenditionName, &mut Window) {
+        (&self.name, &mut self.window)
+    }
+
     /// Frames that could not be packaged.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
@@ -331,10 +336,10 @@ impl Track {
         let scale = self.segmenter.timescale();
         // By time, so that both flavours number the same part alike.
         let bytes = fmp4::part(draft.tfdt.to_duration(scale).as_millis() as u32, draft);
-        let bytes = match self.flavour {
+        let (bytes, shared) = match self.flavour {
             Flavour::Direct => {
                 self.shared.offer(&self.name, draft.tfdt, &bytes);
-                bytes
+                (bytes, false)
             }
             Flavour::Resilient => {
                 let name = self.name.as_str();
@@ -354,6 +359,7 @@ impl Track {
         self.window.push_part(window::Part {
             number: self.next_part,
             bytes,
+            shared,
             duration: draft.duration.to_duration(scale),
             independent: draft.independent,
         });

@@ -28,7 +28,10 @@ use std::{
 use weir_shared::media::time::MediaTime;
 
 use self::{lag::Lag, line::Line};
-use super::frame::{Frame, TrackId};
+use super::{
+    frame::{Frame, TrackId},
+    slate::Slate,
+};
 use crate::codec::CodecConfig;
 
 /// A publish.
@@ -140,6 +143,11 @@ impl Resilience {
             .filter(|(other, _)| **other != variant)
             .filter_map(|(_, line)| line.shift())
             .collect();
+        if !others.is_empty() {
+            for line in self.lines.values_mut() {
+                line.set_slate(None);
+            }
+        }
         let line = self.lines.entry(variant).or_default();
         line.switch(source, others);
         for (id, config) in configs {
@@ -177,6 +185,16 @@ impl Resilience {
             .filter(|line| line.source() == Some(source))
         {
             line.push(clock, lag, arrival, &mut self.counts);
+        }
+    }
+
+    /// What the only variant shows in gaps that last longer than `after`. With others beside it, all hold their last picture.
+    pub fn set_slate(&mut self, variant: u8, slate: &Slate, after: Duration) {
+        // Several variants would not turn to it in one step, as their discontinuities must.
+        if self.lines.len() == 1
+            && let Some(line) = self.lines.get_mut(&variant)
+        {
+            line.set_slate(Some((slate, MediaTime::from(after))));
         }
     }
 

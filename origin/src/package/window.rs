@@ -3,15 +3,15 @@
 //! Before this: `package/fmp4` (bytes). After this: `live/snapshot.rs`, which holds a clone. Cloning is cheap: complete
 //! segments sit in shared blocks, so a clone copies one pointer per block and per segment of the newest block.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod segment;
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use weir_shared::hls::position::{LiveEdge, MediaSequence, PartNumber};
+
+use self::segment::Weight;
+pub use self::segment::{Cold, ColdMedia, OpenSegment, Part, PartEntry, Segment, SegmentStart};
 
 /// Segments per frozen block.
 const BLOCK: usize = 64;
@@ -22,99 +22,6 @@ pub struct WindowSettings {
     /// Media listed; at least three target durations are, whatever this says (section 6.2.2).
     pub duration: Duration,
     pub target_duration: Duration,
-}
-
-/// A complete segment. Its bytes are its parts' bytes in order.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Segment {
-    pub msn: MediaSequence,
-    pub duration: Duration,
-    /// Wall-clock time of the first sample.
-    pub pdt: SystemTime,
-    pub discontinuity: bool,
-    /// Another publisher's media begins here. Live players need not know: its timeline goes on.
-    pub new_publisher: bool,
-    pub init_index: u32,
-    /// It begins with an independent frame.
-    pub independent: bool,
-    pub first_part: PartNumber,
-    /// Empty once the segment is cold.
-    pub parts: Vec<PartEntry>,
-    /// Where its bytes are, if not in memory.
-    pub cold: Option<Cold>,
-}
-
-/// Media that was moved out of memory: whoever moved it knows how to read it again. When the last segment that holds it
-/// is let go, it may be removed.
-#[derive(Debug, Clone)]
-pub struct Cold(Arc<dyn ColdMedia>);
-
-/// A segment's bytes somewhere else.
-pub trait ColdMedia: std::fmt::Debug + Send + Sync {
-    /// Reads them all.
-    fn read(&self) -> BoxFuture<'static, std::io::Result<Bytes>>;
-}
-
-impl Cold {
-    pub fn new(media: impl ColdMedia + 'static) -> Self {
-        Self(Arc::new(media))
-    }
-
-    /// Reads the segment.
-    pub fn read(&self) -> BoxFuture<'static, std::io::Result<Bytes>> {
-        self.0.read()
-    }
-}
-
-impl PartialEq for Cold {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-/// A part in its segment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PartEntry {
-    pub bytes: Bytes,
-    pub duration: Duration,
-    pub independent: bool,
-}
-
-/// The segment being made.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OpenSegment {
-    pub msn: MediaSequence,
-    pub pdt: SystemTime,
-    pub discontinuity: bool,
-    /// Another publisher's media begins here. Live players need not know: its timeline goes on.
-    pub new_publisher: bool,
-    pub init_index: u32,
-    pub independent: bool,
-    pub first_part: PartNumber,
-    pub parts: Vec<PartEntry>,
-}
-
-/// What a segment starts from.
-#[derive(Debug, Clone, Copy)]
-pub struct SegmentStart {
-    pub msn: MediaSequence,
-    pub pdt: SystemTime,
-    pub discontinuity: bool,
-    /// Another publisher's media begins here. Live players need not know: its timeline goes on.
-    pub new_publisher: bool,
-    pub init_index: u32,
-    /// It begins with an independent frame.
-    pub independent: bool,
-    pub first_part: PartNumber,
-}
-
-/// A part to add to the open segment.
-#[derive(Debug, Clone)]
-pub struct Part {
-    pub number: PartNumber,
-    pub bytes: Bytes,
-    pub duration: Duration,
-    pub independent: bool,
 }
 
 /// The ring. One writer changes it; readers hold clones.
@@ -145,7 +52,7 @@ pub struct Window {
     discontinuity_sequence: u64,
     next_msn: MediaSequence,
     next_part: PartNumber,
-    media_bytes: usize,
+    media: Weight,
 }
 
 impl Window {
@@ -167,7 +74,7 @@ impl Window {
             discontinuity_sequence: 0,
             next_msn: MediaSequence(0),
             next_part: PartNumber(0),
-            media_bytes: 0,
+            media: Weight::default(),
         }
     }
 
@@ -184,7 +91,7 @@ impl Window {
     /// Starts the next segment. An open one is dropped: close it first.
     pub fn open_segment(&mut self, start: SegmentStart) {
         if let Some(dropped) = self.open.take() {
-            self.media_bytes -= bytes_of(&dropped.parts);
+            self.media.remove(Weight::of(&dropped.parts));
         }
         self.next_msn = start.msn;
         self.next_part = start.first_part;
@@ -205,9 +112,10 @@ impl Window {
         let Some(open) = &mut self.open else { return };
         debug_assert_eq!(part.number, self.next_part);
         self.next_part = part.number.next();
-        self.media_bytes += part.bytes.len();
+        self.media.add(&part.bytes, part.shared);
         open.parts.push(PartEntry {
             bytes: part.bytes,
+            shared: part.shared,
             duration: part.duration,
             independent: part.independent,
         });
@@ -318,7 +226,12 @@ impl Window {
 
     /// Media bytes held.
     pub fn media_bytes(&self) -> usize {
-        self.media_bytes
+        self.media.all
+    }
+
+    /// Those of them that no other window shares.
+    pub fn own_bytes(&self) -> usize {
+        self.media.all - self.media.shared
     }
 
     /// Where the playlist stands. `ended` is false and `advance_parts` zero: the caller knows those.
@@ -370,13 +283,13 @@ impl Window {
         let Some(oldest) = self.nth(self.cold).filter(|segment| segment.msn == msn) else {
             return false;
         };
-        let freed = bytes_of(&oldest.parts);
+        let freed = Weight::of(&oldest.parts);
         let cooled = Segment {
             parts: Vec::new(),
             cold: Some(cold),
             ..Segment::clone(oldest)
         };
-        self.media_bytes -= freed;
+        self.media.remove(freed);
         self.hot_time = self.hot_time.saturating_sub(cooled.duration);
         self.replace(self.cold, Arc::new(cooled));
         self.cold += 1;
@@ -430,7 +343,7 @@ impl Window {
         let Some(oldest) = self.nth(0).cloned() else { return };
         self.unlisted_time = self.unlisted_time.saturating_sub(oldest.duration);
         self.unlisted = self.unlisted.saturating_sub(1);
-        self.media_bytes -= bytes_of(&oldest.parts);
+        self.media.remove(Weight::of(&oldest.parts));
         if self.cold > 0 {
             self.cold -= 1;
         } else {
@@ -491,10 +404,6 @@ impl Window {
         }
         self.tail.get(index)
     }
-}
-
-fn bytes_of(parts: &[PartEntry]) -> usize {
-    parts.iter().map(|part| part.bytes.len()).sum()
 }
 
 #[cfg(test)]

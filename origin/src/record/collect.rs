@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeSet,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -21,7 +22,7 @@ use super::{
     boxes,
     ledger::{Line, name},
 };
-use crate::package::window::{PartEntry, Window};
+use crate::package::window::{PartEntry, Segment, Window};
 
 /// A line for the journal, and the media bytes that it tells of: an init section, or a part to append to its segment.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +72,20 @@ struct Head<'a> {
     parts: &'a [PartEntry],
 }
 
+impl<'a> Head<'a> {
+    fn of(segment: &'a Segment) -> Self {
+        Self {
+            msn: segment.msn,
+            pdt: segment.pdt,
+            discontinuity: segment.discontinuity,
+            new_publisher: segment.new_publisher,
+            init_index: segment.init_index,
+            independent: segment.independent,
+            parts: &segment.parts,
+        }
+    }
+}
+
 impl Cursor {
     /// Reads from segment `from` on.
     pub fn new(rendition: RenditionName, epoch: Epoch, target_duration_seconds: u32, from: MediaSequence) -> Self {
@@ -89,27 +104,43 @@ impl Cursor {
         self.next
     }
 
-    /// Everything the window has from here on, up to and without segment `until`.
+    /// The next segment, if it has left memory: [`read_back`](Self::read_back) takes it before anything that is newer.
+    pub fn next_cold<'a>(&self, window: &'a Window, until: Option<MediaSequence>) -> Option<&'a Arc<Segment>> {
+        let next = window.kept_from(self.next).next()?;
+        let is_wanted = until.is_none_or(|until| next.msn < until);
+        (is_wanted && next.cold.is_some()).then_some(next)
+    }
+
+    /// Takes a segment that had left memory, from its bytes. Where its parts began is not known any more: what was not
+    /// read of it before counts as one part.
+    pub fn read_back(&mut self, segment: &Segment, bytes: &Bytes, window: &Window) -> Collected {
+        let mut found = Collected::default();
+        let head = Head::of(segment);
+        self.skip_to(segment.msn, &mut found);
+        let open = self.begin(&head, window, &mut found);
+        let taken = usize::try_from(open.bytes).unwrap_or(usize::MAX);
+        let rest = PartEntry {
+            bytes: bytes.slice(taken.min(bytes.len())..),
+            shared: false,
+            duration: segment.duration.saturating_sub(open.duration),
+            independent: segment.independent && open.parts == 0,
+        };
+        if !rest.bytes.is_empty() {
+            self.take(&head, &rest, &mut found);
+        }
+        self.close(segment.duration, &mut found);
+        found
+    }
+
+    /// Everything the window has in memory from here on, up to and without segment `until`.
     pub fn collect(&mut self, window: &Window, until: Option<MediaSequence>) -> Collected {
         let mut found = Collected::default();
         let is_wanted = |msn: MediaSequence| until.is_none_or(|until| msn < until);
-        // What has left memory is too old to be read: it counts as missed.
+        // Where what has left memory could not be read back, it counts as missed.
         let hot = window.kept_from(self.next).filter(|s| s.cold.is_none());
         for segment in hot.filter(|s| is_wanted(s.msn)) {
             self.skip_to(segment.msn, &mut found);
-            self.read(
-                &Head {
-                    msn: segment.msn,
-                    pdt: segment.pdt,
-                    discontinuity: segment.discontinuity,
-                    new_publisher: segment.new_publisher,
-                    init_index: segment.init_index,
-                    independent: segment.independent,
-                    parts: &segment.parts,
-                },
-                window,
-                &mut found,
-            );
+            self.read(&Head::of(segment), window, &mut found);
             self.close(segment.duration, &mut found);
         }
         let open = window
@@ -157,7 +188,16 @@ impl Cursor {
         self.next = msn;
     }
 
+    /// What is new of a segment.
     fn read(&mut self, head: &Head<'_>, window: &Window, found: &mut Collected) {
+        let taken = self.begin(head, window, found).parts;
+        for part in head.parts.iter().skip(taken) {
+            self.take(head, part, found);
+        }
+    }
+
+    /// The segment that is being read, which may be this one's beginning.
+    fn begin(&mut self, head: &Head<'_>, window: &Window, found: &mut Collected) -> &OpenTake {
         if self.open.is_none() {
             self.note_init(head.init_index, window, found);
             found.entries.push(Entry {
@@ -174,35 +214,37 @@ impl Cursor {
                 media: None,
             });
         }
-        let open = self.open.get_or_insert_with(|| OpenTake {
+        self.open.get_or_insert_with(|| OpenTake {
             msn: head.msn,
             parts: 0,
             bytes: 0,
             duration: Duration::ZERO,
             sha256: Sha256::new(),
-        });
-        let segment = name(&self.rendition, self.epoch, MediaObject::Segment(head.msn));
+        })
+    }
+
+    fn take(&mut self, head: &Head<'_>, part: &PartEntry, found: &mut Collected) {
+        let Some(open) = &mut self.open else { return };
         // Renditions are named after what they carry; trick play shows pictures.
         let is_video = self.rendition.as_str().starts_with("video");
-        for part in head.parts.iter().skip(open.parts) {
-            let is_first = open.parts == 0;
-            open.parts += 1;
-            open.bytes += part.bytes.len() as u64;
-            open.duration += part.duration;
-            open.sha256.update(&part.bytes);
-            found.entries.push(Entry {
-                line: Line::Part {
-                    rendition: self.rendition.clone(),
-                    bytes: part.bytes.len() as u64,
-                    duration_us: micros(part.duration),
-                    sum: part_sum(&part.bytes),
-                    key_frame_bytes: (is_first && head.independent && is_video)
-                        .then(|| boxes::key_frame_end(&part.bytes))
-                        .flatten(),
-                },
-                media: Some((segment.clone(), part.bytes.clone())),
-            });
-        }
+        let is_first = open.parts == 0;
+        open.parts += 1;
+        open.bytes += part.bytes.len() as u64;
+        open.duration += part.duration;
+        open.sha256.update(&part.bytes);
+        let segment = name(&self.rendition, self.epoch, MediaObject::Segment(head.msn));
+        found.entries.push(Entry {
+            line: Line::Part {
+                rendition: self.rendition.clone(),
+                bytes: part.bytes.len() as u64,
+                duration_us: micros(part.duration),
+                sum: part_sum(&part.bytes),
+                key_frame_bytes: (is_first && head.independent && is_video)
+                    .then(|| boxes::key_frame_end(&part.bytes))
+                    .flatten(),
+            },
+            media: Some((segment, part.bytes.clone())),
+        });
     }
 
     fn note_init(&mut self, index: u32, window: &Window, found: &mut Collected) {
@@ -262,3 +304,6 @@ fn millis(time: SystemTime) -> u64 {
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use weir_shared::{
     hls::{
         name::{MediaObject, ObjectName},
@@ -20,138 +20,12 @@ use weir_shared::{
     id::{Epoch, RecordingName, RenditionName, StreamKey},
 };
 
+mod line;
+
+pub use line::{Digest, Init, Line, PartCheck, Position, Stage, Take};
+
 /// Renditions of one recording, at most: a line beyond them is not believed.
 pub const MAX_RENDITIONS: usize = 64;
-
-/// Where a segment stands in a recording: first by the life of the stream it comes from, then by its number there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position {
-    pub epoch: Epoch,
-    pub msn: MediaSequence,
-}
-
-/// SHA-256 of a segment's or init section's bytes, hexadecimal.
-pub type Digest = String;
-
-/// One step of a recording, as the journal keeps it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "snake_case")]
-pub enum Line {
-    Begin {
-        key: StreamKey,
-        recording: RecordingName,
-        /// Milliseconds since 1970.
-        started_ms: u64,
-    },
-    /// The newest multivariant playlist of the live stream.
-    Master { text: String },
-    Init {
-        rendition: RenditionName,
-        epoch: u64,
-        index: u32,
-        bytes: u64,
-        sha256: Digest,
-        /// EXT-X-TARGETDURATION of the rendition.
-        target_duration_seconds: u32,
-    },
-    /// A segment begins.
-    Open {
-        rendition: RenditionName,
-        epoch: u64,
-        msn: u64,
-        /// Wall-clock time of the first sample, milliseconds since 1970.
-        pdt_ms: u64,
-        discontinuity: bool,
-        /// Another publisher's media begins here.
-        new_publisher: bool,
-        init: u32,
-        independent: bool,
-    },
-    /// One part of the segment that is open in this rendition.
-    Part {
-        rendition: RenditionName,
-        bytes: u64,
-        duration_us: u64,
-        /// First 16 hexadecimal digits of the part's SHA-256.
-        sum: String,
-        /// Where its first frame ends, if that is a key frame: what trick play fetches.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        key_frame_bytes: Option<u64>,
-    },
-    /// The open segment is complete.
-    Close {
-        rendition: RenditionName,
-        /// Of all its parts; fewer than they said if a crash tore the last.
-        bytes: u64,
-        duration_us: u64,
-        sha256: Digest,
-    },
-    /// It is in the object store, whole.
-    Stored {
-        rendition: RenditionName,
-        epoch: u64,
-        msn: u64,
-    },
-    InitStored {
-        rendition: RenditionName,
-        epoch: u64,
-        index: u32,
-    },
-    /// It will never be there: its bytes are gone.
-    Lost {
-        rendition: RenditionName,
-        epoch: u64,
-        msn: u64,
-    },
-    /// Nothing more will be recorded. With `failure`: because that went wrong.
-    Finish { failure: Option<String> },
-    /// Playlists and index are in the store: nothing is left to do there.
-    Finalised,
-}
-
-/// How far a segment has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Parts still come.
-    Open,
-    /// Complete, in the journal.
-    Kept,
-    Stored,
-    Lost,
-}
-
-/// A segment of one rendition.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Take {
-    pub stage: Stage,
-    pub duration: Duration,
-    pub pdt_ms: u64,
-    pub discontinuity: bool,
-    pub new_publisher: bool,
-    pub init: u32,
-    pub independent: bool,
-    pub bytes: u64,
-    pub sha256: Digest,
-    pub key_frame_bytes: Option<u64>,
-    /// Lengths and checksums of its parts; only while it is open.
-    pub parts: Vec<PartCheck>,
-}
-
-/// How a part in the journal is told from a torn one.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PartCheck {
-    pub bytes: u64,
-    pub duration: Duration,
-    pub sum: String,
-}
-
-/// An init section.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Init {
-    pub bytes: u64,
-    pub sha256: Digest,
-    pub stored: bool,
-}
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RenditionLedger {
@@ -171,6 +45,8 @@ pub struct Ledger {
     pub started_ms: u64,
     pub master: String,
     pub renditions: BTreeMap<RenditionName, RenditionLedger>,
+    /// Thumbnails in the store: of which segments, and of which rendition each is.
+    pub pictures: BTreeMap<Position, RenditionName>,
     pub finished: bool,
     pub failure: Option<String>,
     pub finalised: bool,
@@ -219,6 +95,7 @@ impl Ledger {
             started_ms,
             master: String::new(),
             renditions: BTreeMap::new(),
+            pictures: BTreeMap::new(),
             finished: false,
             failure: None,
             finalised: false,
@@ -282,6 +159,18 @@ impl Ledger {
                 let of = self.renditions.get_mut(rendition).ok_or(BadLine::Unknown)?;
                 let init = of.inits.get_mut(&(Epoch(*epoch), *index)).ok_or(BadLine::Unknown)?;
                 init.stored = true;
+                Ok(())
+            }
+            Line::Picture { rendition, epoch, msn } => {
+                let of = self.renditions.get(rendition).ok_or(BadLine::Unknown)?;
+                let at = Position {
+                    epoch: Epoch(*epoch),
+                    msn: MediaSequence(*msn),
+                };
+                if !of.takes.contains_key(&at) {
+                    return Err(BadLine::Unknown);
+                }
+                self.pictures.insert(at, rendition.clone());
                 Ok(())
             }
             Line::Finish { failure } => {
@@ -388,6 +277,13 @@ impl Ledger {
     /// Time recorded: at each position that of the longest rendition.
     pub fn duration(&self) -> Duration {
         self.sums.total
+    }
+
+    /// Positions after one of them, or all, in the order of time, each with the duration in the rendition where it is longest.
+    pub fn positions_after(&self, after: Option<Position>) -> impl Iterator<Item = (Position, Duration)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let later = self.sums.durations.range((from, Bound::Unbounded));
+        later.map(|(at, duration)| (*at, *duration))
     }
 
     /// Segments in the store, of all renditions.
@@ -535,121 +431,4 @@ pub fn name(rendition: &RenditionName, epoch: Epoch, object: MediaObject) -> Obj
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    pub(crate) fn rendition(name: &str) -> RenditionName {
-        name.parse().unwrap()
-    }
-
-    pub(crate) fn begin() -> Line {
-        Line::Begin {
-            key: "show".parse().unwrap(),
-            recording: "r1".parse().unwrap(),
-            started_ms: 1_795_000_000_000,
-        }
-    }
-
-    pub(crate) fn init(of: &str, epoch: u64) -> Line {
-        Line::Init {
-            rendition: rendition(of),
-            epoch,
-            index: 0,
-            bytes: 700,
-            sha256: "aa".to_owned(),
-            target_duration_seconds: 4,
-        }
-    }
-
-    /// A whole segment of two parts of 500 bytes and one second each.
-    pub(crate) fn segment(of: &str, epoch: u64, msn: u64, new_publisher: bool) -> Vec<Line> {
-        let part = Line::Part {
-            rendition: rendition(of),
-            bytes: 500,
-            duration_us: 1_000_000,
-            sum: "00".to_owned(),
-            key_frame_bytes: Some(120),
-        };
-        vec![
-            Line::Open {
-                rendition: rendition(of),
-                epoch,
-                msn,
-                pdt_ms: 1_795_000_000_000 + msn * 2000,
-                discontinuity: false,
-                new_publisher,
-                init: 0,
-                independent: true,
-            },
-            part.clone(),
-            part,
-            Line::Close {
-                rendition: rendition(of),
-                bytes: 1000,
-                duration_us: 2_000_000,
-                sha256: format!("{msn:x}"),
-            },
-        ]
-    }
-
-    pub(crate) fn stored(of: &str, epoch: u64, msn: u64) -> Line {
-        Line::Stored {
-            rendition: rendition(of),
-            epoch,
-            msn,
-        }
-    }
-
-    #[test]
-    fn a_ledger_is_the_sum_of_its_lines_wherever_they_come_from() {
-        let mut lines = vec![begin(), init("video", 9)];
-        lines.extend(segment("video", 9, 100, false));
-        lines.extend(segment("video", 9, 101, false));
-        let (mut ledger, good) = Ledger::replay(&lines).unwrap();
-        assert_eq!(good, lines.len());
-        assert_eq!(ledger.duration(), Duration::from_secs(4));
-        assert_eq!((ledger.backlog_bytes(), ledger.media_bytes()), (2000, 2000));
-        let names = |ledger: &Ledger| -> Vec<String> {
-            let pending = ledger.pending(10, |_| false);
-            pending.iter().map(|p| p.name.to_string()).collect()
-        };
-        assert_eq!(
-            names(&ledger),
-            ["9/video/init0.mp4", "9/video/100.m4s", "9/video/101.m4s"]
-        );
-        ledger.apply(&stored("video", 9, 100)).unwrap();
-        assert_eq!(names(&ledger), ["9/video/init0.mp4", "9/video/101.m4s"]);
-        assert!(!ledger.is_settled());
-    }
-
-    #[test]
-    fn a_line_that_makes_no_sense_ends_what_is_believed() {
-        let part = segment("video", 9, 1, false)[1].clone();
-        for (bad, why) in [
-            (part, BadLine::NothingOpen),
-            (stored("video", 9, 7), BadLine::Unknown),
-            (stored("audio", 9, 7), BadLine::Unknown),
-            (segment("video", 8, 1, false)[0].clone(), BadLine::Unknown),
-            (begin(), BadLine::NoBeginning),
-        ] {
-            let (mut ledger, _) = Ledger::replay(&[begin(), init("video", 9)]).unwrap();
-            let before = ledger.clone();
-            assert_eq!(ledger.apply(&bad), Err(why), "{bad:?}");
-            assert_eq!(ledger, before);
-            let (_, good) = Ledger::replay(&[begin(), init("video", 9), bad, init("audio", 9)]).unwrap();
-            assert_eq!(good, 2);
-        }
-        assert_eq!(Ledger::replay(&[]).unwrap_err(), BadLine::NoBeginning);
-        assert_eq!(Ledger::replay(&[init("video", 9)]).unwrap_err(), BadLine::NoBeginning);
-    }
-
-    #[test]
-    fn no_more_renditions_than_a_recording_may_have() {
-        let (mut ledger, _) = Ledger::replay(&[begin()]).unwrap();
-        for n in 0..MAX_RENDITIONS {
-            ledger.apply(&init(&format!("video-{n}"), 9)).unwrap();
-        }
-        assert_eq!(ledger.apply(&init("one-more", 9)), Err(BadLine::TooManyRenditions));
-        assert_eq!(ledger.apply(&init("video-3", 10)), Ok(()));
-    }
-}
+pub(super) mod tests;

@@ -12,9 +12,9 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use serde::{Deserialize, Serialize};
 use weir_shared::{
     hls::{
+        address::INDEX_END,
         multivariant::{self, Multivariant, Variant},
         name::MediaObject,
         playlist::{MediaPlaylist, PlaylistType, Segment},
@@ -26,8 +26,11 @@ use weir_shared::{
 
 use super::ledger::{Ledger, Position, RenditionLedger, Stage, Take, name};
 
-/// The last line of a finished recording's multivariant playlist; a comment for players (section 4.1).
-pub const FINISHED: &str = "# finished\n";
+mod summary;
+mod track;
+
+pub use summary::{Summary, SummaryObject, SummaryRendition, summary};
+pub use track::thumbnails;
 
 /// What the name of a rendition's playlist for trick play ends in.
 pub const IFRAMES: &str = "-iframes";
@@ -188,7 +191,7 @@ pub fn index(ledger: &Ledger, prefix: &str, growth: Growth) -> Option<String> {
     });
     text.push_str(&trick_play);
     if growth == Growth::Finished {
-        text.push_str(FINISHED);
+        text.push_str(INDEX_END);
     }
     Some(text)
 }
@@ -240,73 +243,6 @@ pub fn merged_master(old: &str, new: &str) -> String {
         }
     }
     multivariant::write(&merged)
-}
-
-/// A recording as programs read it: `recording.json` beside its playlists.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Summary {
-    pub recording: String,
-    pub started_ms: u64,
-    pub duration_ms: u64,
-    pub bytes: u64,
-    pub renditions: Vec<SummaryRendition>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SummaryRendition {
-    pub name: RenditionName,
-    pub inits: Vec<SummaryObject>,
-    /// In the order of time. Those that were lost are not named.
-    pub segments: Vec<SummaryObject>,
-}
-
-/// A stored object: its name below the recording's folder, its size and checksum.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SummaryObject {
-    pub name: String,
-    pub bytes: u64,
-    pub sha256: String,
-    /// Zero for an init section.
-    pub duration_us: u64,
-}
-
-pub fn summary(ledger: &Ledger) -> Summary {
-    let object = |name: String, bytes, sha256: &str, duration: Duration| SummaryObject {
-        name,
-        bytes,
-        sha256: sha256.to_owned(),
-        duration_us: micros(duration),
-    };
-    let renditions = ledger.renditions.iter().map(|(rendition, of)| {
-        let stored = of.takes.iter().filter(|(_, take)| take.stage == Stage::Stored);
-        SummaryRendition {
-            name: rendition.clone(),
-            inits: of
-                .inits
-                .iter()
-                .map(|((epoch, index), init)| {
-                    let name = name(rendition, *epoch, MediaObject::Init(*index)).to_string();
-                    object(name, init.bytes, &init.sha256, Duration::ZERO)
-                })
-                .collect(),
-            segments: stored
-                .map(|(at, take)| {
-                    let name = name(rendition, at.epoch, MediaObject::Segment(at.msn)).to_string();
-                    object(name, take.bytes, &take.sha256, take.duration)
-                })
-                .collect(),
-        }
-    });
-    Summary {
-        recording: ledger.recording.to_string(),
-        started_ms: ledger.started_ms,
-        duration_ms: u64::try_from(ledger.duration().as_millis()).unwrap_or(u64::MAX),
-        bytes: ledger.media_bytes(),
-        renditions: renditions.collect(),
-    }
 }
 
 fn rows<'a>(ledger: &'a Ledger, of: &'a RenditionLedger, growth: Growth) -> Vec<Row<'a>> {

@@ -12,6 +12,7 @@ pub struct Metrics {
     pub segments_missed: IntCounter,
     pub completed: IntCounterVec,
     pub shelf_reads: IntCounterVec,
+    pub thumbnails: IntCounterVec,
 }
 
 impl Metrics {
@@ -52,6 +53,13 @@ impl Metrics {
                 ),
                 &["from"],
             )?,
+            thumbnails: IntCounterVec::new(
+                Opts::new(
+                    "weir_origin_thumbnails_total",
+                    "Thumbnails of recordings, by outcome. Anything but ok: that moment has none, and nothing else suffers",
+                ),
+                &["outcome"],
+            )?,
         };
         for collector in [
             Box::new(metrics.active.clone()) as Box<dyn prometheus::core::Collector>,
@@ -62,6 +70,7 @@ impl Metrics {
             Box::new(metrics.segments_missed.clone()),
             Box::new(metrics.completed.clone()),
             Box::new(metrics.shelf_reads.clone()),
+            Box::new(metrics.thumbnails.clone()),
         ] {
             registry.register(collector)?;
         }

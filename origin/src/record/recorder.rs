@@ -1,12 +1,13 @@
 //! Reads one life of a stream into a recording, part by part, until it ends, is cut off, or is long enough.
 //!
 //! It reads what any viewer reads: the newest snapshot, whenever there is a newer one. So it can't delay anything, and a
-//! disk that is slow for less than the window lasts loses nothing.
+//! disk that is slow for less than the window lasts loses nothing: what has left memory meanwhile is read back.
 //!
 //! Before this: `live/registry.rs`. After this: `recording.rs`. Who is recorded is decided in `studio.rs`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::{FutureExt as _, future::select_all};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,10 +23,17 @@ use super::{
     recording::{Recording, Shared},
     store::Problem,
 };
-use crate::live::{master::Master, registry::Live, snapshot::Snapshot};
+use crate::{
+    live::{master::Master, registry::Live, snapshot::Snapshot},
+    package::window::Segment,
+};
 
 /// Segments that the others may be ahead of a rendition that stands still when a recording is split.
 const SPLIT_PATIENCE: u64 = 3;
+
+/// Tries to read a segment out of the cold tier, and the wait between them.
+const READS: u32 = 5;
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +58,19 @@ pub enum Outcome {
     /// It has become long enough; the next one begins here.
     Split(MediaSequence),
     Failed(Problem),
+}
+
+/// A segment out of the cold tier. `None`: even after [`READS`] tries there is none.
+async fn whole(segment: &Segment) -> Option<Bytes> {
+    let cold = segment.cold.as_ref()?;
+    for left in (0..READS).rev() {
+        match cold.read().await {
+            Ok(bytes) => return Some(bytes),
+            Err(_) if left > 0 => tokio::time::sleep(READ_AGAIN_AFTER).await,
+            Err(_) => {}
+        }
+    }
+    None
 }
 
 struct Reader {
@@ -130,6 +151,7 @@ impl Session<'_> {
     async fn read(&mut self) -> Result<Option<Outcome>, Problem> {
         let master = self.master.borrow_and_update().clone();
         self.meet(&master);
+        self.read_back().await?;
         let mut entries = self.newer_master(&master);
         let mut ended = !self.readers.is_empty();
         let mut furthest = MediaSequence(0);
@@ -168,6 +190,29 @@ impl Session<'_> {
         Ok(None)
     }
 
+    /// Takes segments that have left memory before they were read: the journal's disk was slow for long. One after the
+    /// other, so that they do not fill memory again.
+    async fn read_back(&mut self) -> Result<(), Problem> {
+        for reader in self.readers.values_mut() {
+            loop {
+                let snapshot = reader.feed.borrow().clone();
+                let Some(segment) = reader.cursor.next_cold(&snapshot.window, self.until) else {
+                    break;
+                };
+                let Some(bytes) = whole(segment).await else { break };
+                let collected = reader.cursor.read_back(segment, &bytes, &snapshot.window);
+                if collected.segments_missed > 0 {
+                    self.shared.metrics.segments_missed.inc_by(collected.segments_missed);
+                }
+                if !self.shared.has_room() {
+                    return Err(Problem::BacklogFull);
+                }
+                self.recording.append(collected.entries).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Renditions that are new.
     fn meet(&mut self, master: &Master) {
         for rendition in &master.renditions {
@@ -178,11 +223,11 @@ impl Session<'_> {
             if self.from == From::Now {
                 self.from = From::At(snapshot.edge.open);
             }
-            let kept = snapshot.window.kept_from(MediaSequence(0)).find(|s| s.cold.is_none());
-            let oldest = kept.map_or(snapshot.edge.open, |segment| segment.msn);
+            let kept = || snapshot.window.kept_from(MediaSequence(0));
+            let hot = kept().find(|segment| segment.cold.is_none());
             let from = match self.from {
-                From::At(msn) => msn.max(oldest),
-                From::Beginning | From::Now => oldest,
+                From::At(msn) => kept().next().map_or(snapshot.edge.open, |oldest| msn.max(oldest.msn)),
+                From::Beginning | From::Now => hot.map_or(snapshot.edge.open, |segment| segment.msn),
             };
             let target = snapshot.settings.target_duration_seconds;
             self.readers.insert(

@@ -15,7 +15,7 @@ use std::{
 
 use object_store::ObjectStore;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use weir_shared::id::{RecordingName, StreamKey};
 
 use super::{
@@ -25,6 +25,7 @@ use super::{
     metrics::Metrics,
     register::Register,
     store::Problem,
+    thumbnails::Thumbnails,
 };
 
 /// How recordings are made.
@@ -50,6 +51,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Puts under way at once.
     pub puts: Semaphore,
+    /// `None`: recordings have none.
+    pub thumbnails: Option<Thumbnails>,
     /// Media in journals that waits for the store.
     pub backlog_bytes: AtomicU64,
 }
@@ -67,7 +70,25 @@ pub struct Recording {
     gave_up: AtomicBool,
     /// Something was added, stored, or finished.
     pub news: Notify,
+    progress: watch::Sender<Progress>,
     shared: Arc<Shared>,
+}
+
+/// How much of a recording the store has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub stored_segments: usize,
+    /// Nothing more will be recorded, and all of it is there.
+    pub settled: bool,
+}
+
+impl Progress {
+    fn of(ledger: &Ledger) -> Self {
+        Self {
+            stored_segments: ledger.stored_segments(),
+            settled: ledger.finished && ledger.is_settled(),
+        }
+    }
 }
 
 /// A recording at one moment, for listings.
@@ -82,6 +103,7 @@ pub struct Report {
 impl Recording {
     pub fn new(journal: Journal, ledger: Ledger, shared: Arc<Shared>) -> Arc<Self> {
         shared.count_backlog(0, ledger.backlog_bytes());
+        let (progress, _) = watch::channel(Progress::of(&ledger));
         Arc::new(Self {
             key: ledger.key.clone(),
             name: ledger.recording.clone(),
@@ -91,6 +113,7 @@ impl Recording {
             problem: Mutex::new(None),
             gave_up: AtomicBool::new(false),
             news: Notify::new(),
+            progress,
             shared,
         })
     }
@@ -98,6 +121,11 @@ impl Recording {
     /// Looks at the ledger. Short: everybody waits meanwhile.
     pub fn read<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
         look(&self.ledger.lock())
+    }
+
+    /// What the store has of it, as it changes.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
     }
 
     pub fn spool(&self) -> Spool {
@@ -152,7 +180,10 @@ impl Recording {
             }
         }
         let after = ledger.backlog_bytes();
+        let now = Progress::of(&ledger);
         drop(ledger);
+        self.progress
+            .send_if_modified(|progress| std::mem::replace(progress, now) != now);
         self.shared.count_backlog(before, after);
         self.news.notify_one();
     }

@@ -14,6 +14,8 @@ pub enum Told {
     Started { at_ms: u64 },
     /// All of it is in the store.
     Completed { duration: Duration, bytes: u64 },
+    /// It has thumbnails. Told before or after the end, or not at all.
+    Thumbnails,
     /// It went wrong; what there is stays playable.
     Failed {
         duration: Duration,

@@ -199,8 +199,7 @@ impl Shelf {
         let bytes = tokio::time::timeout(READ_TIMEOUT, read)
             .await
             .map_err(|_| Missing::StoreDown)??;
-        let has_end = |end: &str| bytes.ends_with(end.as_bytes());
-        let is_final = wanted.object.is_immutable() || has_end("#EXT-X-ENDLIST\n") || has_end(manifest::FINISHED);
+        let is_final = wanted.object.is_final(&bytes);
         Ok((Found { bytes, is_final }, "store"))
     }
 
@@ -211,12 +210,15 @@ impl Shelf {
             .get(&(wanted.key.clone(), wanted.recording.clone()))?
             .clone();
         recording.read(|ledger| match &wanted.object {
+            // The store has it as it stays.
+            _ if ledger.finalised => None,
+            VodObject::Thumbnails => manifest::thumbnails(ledger, Growth::Running),
             VodObject::Index => manifest::index(ledger, "", Growth::Running),
             VodObject::Named(ObjectName::MediaPlaylist(name)) => match name.as_str().strip_suffix(IFRAMES) {
                 Some(video) => manifest::iframe_playlist(ledger, &video.parse().ok()?, Growth::Running),
                 None => manifest::media_playlist(ledger, name, Growth::Running),
             },
-            VodObject::Named(_) => None,
+            VodObject::Named(_) | VodObject::Picture { .. } => None,
         })
     }
 

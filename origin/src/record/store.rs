@@ -2,7 +2,7 @@
 //!
 //! Before this: `config/record.rs`. After this: the `object_store` crate; who writes is `upload.rs`, who reads `shelf.rs`.
 
-use std::{io, path::Path as FilePath, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::Path as FilePath, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use object_store::{
@@ -23,7 +23,7 @@ use weir_shared::{
 use super::metrics::Metrics;
 
 /// Longest time for one request to the store; a segment of 64 MB needs 18 Mbit/s for it.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a put that was acknowledged is looked for before it is put again.
 const LOOKS: u32 = 3;
@@ -126,11 +126,19 @@ impl Problem {
                     Self::JournalFails => Self::Unreachable,
                     told => told,
                 },
+                None if says_full(error) => Self::NoSpace,
                 None if matches!(error, E::Generic { .. } | E::JoinError { .. }) => Self::Unreachable,
                 None => Self::Refused,
             },
         }
     }
+}
+
+/// Whether a store that is reached over HTTP says that it is full: 507, or a quota. The crate has no kind of error for it.
+fn says_full(error: &object_store::Error) -> bool {
+    const WORDS: [&str; 3] = ["507 Insufficient Storage", "QuotaExceeded", "StorageFull"];
+    let told = error.to_string();
+    WORDS.iter().any(|word| told.contains(word))
 }
 
 fn caused_by_disk(error: &object_store::Error) -> Option<&io::Error> {
@@ -147,7 +155,16 @@ fn caused_by_disk(error: &object_store::Error) -> Option<&io::Error> {
 /// Opens the store that `at` names. `options` have the names that the `object_store` crate documents
 /// (`aws_region`, `google_service_account`, `azure_storage_account_name` …); what they leave out comes from `AWS_…`,
 /// `GOOGLE_…` and `AZURE_…` of the environment.
-pub fn open(at: &str, options: &std::collections::BTreeMap<String, Secret>) -> Result<Arc<dyn ObjectStore>, OpenError> {
+pub fn open(at: &str, options: &BTreeMap<String, Secret>) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    open_with(at, options, true)
+}
+
+/// The same for what need not outlive a power cut: a disk is not waited for.
+pub fn open_for_now(at: &str, options: &BTreeMap<String, Secret>) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    open_with(at, options, false)
+}
+
+fn open_with(at: &str, options: &BTreeMap<String, Secret>, fsync: bool) -> Result<Arc<dyn ObjectStore>, OpenError> {
     // The client of stores that are reached over HTTP asks for the process's provider. Fails only if there is one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (scheme, rest) = at.split_once("://").unwrap_or(("folder", at));
@@ -177,7 +194,7 @@ pub fn open(at: &str, options: &std::collections::BTreeMap<String, Secret>) -> R
             let folder = FilePath::new(rest);
             std::fs::create_dir_all(folder)?;
             let store = LocalFileSystem::new_with_prefix(folder)?;
-            Ok(Arc::new(store.with_automatic_cleanup(true).with_fsync(true)))
+            Ok(Arc::new(store.with_automatic_cleanup(true).with_fsync(fsync)))
         }
         "s3" => {
             let builder = AmazonS3Builder::from_env()
@@ -264,5 +281,37 @@ async fn put_checked(store: &dyn ObjectStore, at: &Path, bytes: Bytes) -> Result
     match tokio::time::timeout(REQUEST_TIMEOUT, put).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Problem::Unreachable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(source: impl std::error::Error + Send + Sync + 'static) -> object_store::Error {
+        object_store::Error::Generic {
+            store: "test",
+            source: Box::new(source),
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_name() {
+        use io::ErrorKind as K;
+        for (kind, problem) in [
+            (K::StorageFull, Problem::NoSpace),
+            (K::QuotaExceeded, Problem::NoSpace),
+            (K::PermissionDenied, Problem::NoPermission),
+            (K::ReadOnlyFilesystem, Problem::NoPermission),
+            (K::ConnectionRefused, Problem::Unreachable),
+        ] {
+            assert_eq!(Problem::of_store(&generic(io::Error::from(kind))), problem, "{kind:?}");
+        }
+        let missing = object_store::Error::NotFound {
+            path: "vod".to_owned(),
+            source: "no bucket".into(),
+        };
+        assert_eq!(Problem::of_store(&missing), Problem::NoBucket);
+        assert_eq!(Problem::of_store(&generic(std::fmt::Error)), Problem::Unreachable);
     }
 }

@@ -22,7 +22,7 @@ use super::{
     manifest::{self, Growth, IFRAMES},
     recording::{Recording, Shared},
     register::Told,
-    store,
+    store, thumbnails,
 };
 
 /// Objects of one recording that are put at the same time.
@@ -31,7 +31,7 @@ const IN_FLIGHT: usize = 4;
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// The store's copies of the playlists are renewed when they lack more than this share of the recording: one in …
-const STALE_SHARE: usize = 16;
+pub(super) const STALE_SHARE: usize = 16;
 /// How long the store may refuse a recording that is over before that is told. It is tried on.
 const GIVE_UP_TELLING: Duration = Duration::from_secs(60);
 
@@ -49,7 +49,16 @@ enum Landed {
 pub async fn upload(recording: Arc<Recording>, shared: Arc<Shared>, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
-        () = run(&recording, &shared) => {}
+        () = run_to_the_end(&recording, &shared) => {}
+    }
+}
+
+async fn run_to_the_end(recording: &Arc<Recording>, shared: &Arc<Shared>) {
+    tokio::join!(run(recording, shared), thumbnails::take(recording, shared));
+    let spool = recording.spool();
+    let removed = tokio::task::spawn_blocking(move || spool.remove()).await;
+    if let Ok(Err(error)) = removed {
+        tracing::warn!(%error, "a finished recording's journal was not removed; it is looked at again at the next start");
     }
 }
 
@@ -57,7 +66,8 @@ async fn run(recording: &Arc<Recording>, shared: &Arc<Shared>) {
     let mut flights: JoinSet<Landed> = JoinSet::new();
     let mut flying: HashSet<ObjectName> = HashSet::new();
     let mut published = 0;
-    let mut told_start = false;
+    // What is finished was told, and may have been deleted since.
+    let mut told_start = recording.read(|ledger| ledger.finalised);
     loop {
         let room = IN_FLIGHT.saturating_sub(flying.len());
         for pending in recording.read(|ledger| ledger.pending(room, |name| flying.contains(name))) {
@@ -214,7 +224,7 @@ fn texts(recording: &Recording, growth: Growth) -> Vec<(String, String)> {
     })
 }
 
-/// The last steps: playlists with their end, the word to whoever wants to know, the journal gone.
+/// The last steps: playlists with their end, the word to whoever wants to know.
 async fn finish(recording: &Recording, shared: &Shared) {
     let (finalised, is_empty) = recording.read(|ledger| {
         let is_empty = ledger.renditions.values().all(|of| of.takes.is_empty());
@@ -247,15 +257,10 @@ async fn finish(recording: &Recording, shared: &Shared) {
         tracing::info!(recording = %recording.name, seconds = duration.as_secs_f64(), bytes, outcome, "recording is finished");
         tell(recording, shared, told).await;
     }
-    let spool = recording.spool();
-    let removed = tokio::task::spawn_blocking(move || spool.remove()).await;
-    if let Ok(Err(error)) = removed {
-        tracing::warn!(%error, "a finished recording's journal was not removed; it is looked at again at the next start");
-    }
 }
 
 /// Tells until it is written down.
-async fn tell(recording: &Recording, shared: &Shared, told: Told) {
+pub(super) async fn tell(recording: &Recording, shared: &Shared, told: Told) {
     let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
     while let Err(error) = shared
         .register

@@ -3,10 +3,22 @@
 use std::fmt;
 
 use super::name::{MediaObject, ObjectName};
-use crate::id::{RecordingName, StreamKey};
+use crate::{
+    hls::position::MediaSequence,
+    id::{Epoch, RecordingName, RenditionName, StreamKey},
+};
 
 /// File name of a recording's multivariant playlist.
 pub const INDEX: &str = "index.m3u8";
+/// File name of a recording's track of thumbnails.
+pub const THUMBNAILS: &str = "thumbnails.vtt";
+
+/// The last line of a finished recording's multivariant playlist; a comment for players (section 4.1).
+pub const INDEX_END: &str = "# finished\n";
+/// The last line of its track of thumbnails; a comment block (WebVTT section 4.1).
+pub const THUMBNAILS_END: &str = "NOTE finished\n";
+/// The last line of its media playlists.
+const PLAYLIST_END: &str = "#EXT-X-ENDLIST\n";
 
 /// `/app/<key>/index.m3u8`, `/app/<key>/d/<object>`, or `/vod/<key>/<recording>/<object>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,8 +41,16 @@ pub enum Object {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum VodObject {
     Index,
-    /// A media playlist, an init section or a segment; nothing else.
+    /// A media playlist, an init section or a segment.
     Named(ObjectName),
+    /// WebVTT: which picture belongs to which moment.
+    Thumbnails,
+    /// The first picture of a segment, as JPEG.
+    Picture {
+        epoch: Epoch,
+        rendition: RenditionName,
+        msn: MediaSequence,
+    },
 }
 
 impl VodObject {
@@ -38,6 +58,12 @@ impl VodObject {
     pub fn parse(path: &str) -> Option<Self> {
         if path == INDEX {
             return Some(Self::Index);
+        }
+        if path == THUMBNAILS {
+            return Some(Self::Thumbnails);
+        }
+        if let Some(segment) = path.strip_suffix(".jpg") {
+            return Self::picture(segment);
         }
         match ObjectName::parse(path)? {
             ObjectName::Multivariant => None,
@@ -49,9 +75,32 @@ impl VodObject {
         }
     }
 
+    /// Named after its segment: `<epoch>/<rendition>/<msn>.jpg`.
+    fn picture(segment: &str) -> Option<Self> {
+        match ObjectName::parse(&format!("{segment}.m4s"))? {
+            ObjectName::Media {
+                epoch,
+                rendition,
+                object: MediaObject::Segment(msn),
+            } => Some(Self::Picture { epoch, rendition, msn }),
+            _ => None,
+        }
+    }
+
     /// Never changes once it is there.
     pub const fn is_immutable(&self) -> bool {
-        matches!(self, Self::Named(ObjectName::Media { .. }))
+        matches!(self, Self::Named(ObjectName::Media { .. }) | Self::Picture { .. })
+    }
+
+    /// Whether what it says now can't change any more: its name tells, or its last line.
+    pub fn is_final(&self, bytes: &[u8]) -> bool {
+        let end = match self {
+            Self::Index => INDEX_END,
+            Self::Thumbnails => THUMBNAILS_END,
+            Self::Named(ObjectName::MediaPlaylist(_)) => PLAYLIST_END,
+            Self::Named(_) | Self::Picture { .. } => return true,
+        };
+        bytes.ends_with(end.as_bytes())
     }
 }
 
@@ -60,6 +109,8 @@ impl fmt::Display for VodObject {
         match self {
             Self::Index => f.write_str(INDEX),
             Self::Named(name) => name.fmt(f),
+            Self::Thumbnails => f.write_str(THUMBNAILS),
+            Self::Picture { epoch, rendition, msn } => write!(f, "{epoch}/{rendition}/{msn}.jpg"),
         }
     }
 }
@@ -129,7 +180,14 @@ mod tests {
 
     #[test]
     fn a_recording_is_found_at_its_own_address_and_below_the_live_one() {
-        for object in ["index.m3u8", "video.m3u8", "1z/video/init0.mp4", "1z/video/897.m4s"] {
+        for object in [
+            "index.m3u8",
+            "video.m3u8",
+            "1z/video/init0.mp4",
+            "1z/video/897.m4s",
+            "thumbnails.vtt",
+            "1z/video/897.jpg",
+        ] {
             let own = format!("/vod/show/r1/{object}");
             let address = Address::parse(&own).unwrap();
             assert_eq!(
@@ -149,6 +207,12 @@ mod tests {
             "/vod/show/r.1/index.m3u8",
             "/vod/show/r1/llhls.m3u8",
             "/vod/show/r1/1z/video/p4.m4s",
+            "/vod/show/r1/1z/video/p4.jpg",
+            "/vod/show/r1/1z/video/init0.jpg",
+            "/vod/show/r1/1z/video/08.jpg",
+            "/vod/show/r1/video.jpg",
+            "/app/show/d/1z/video/897.jpg",
+            "/app/show/thumbnails.vtt",
             "/vod/show/r1/recording.json",
             "/vod/sh/ow/r1/index.m3u8",
             "/app/show/d/vod/r1/index.m3u8",

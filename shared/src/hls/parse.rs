@@ -323,7 +323,13 @@ impl Reader {
         if self.pending.duration.is_some() {
             return Err(Problem::Missing("the URI that belongs to the last #EXTINF"));
         }
+        // The open segment, if there is something to say of it: its parts, or that it will have another map.
+        let newest = self.segments.last().and_then(|segment| segment.map_uri.as_ref());
+        let has_new_map = newest.is_some_and(|newest| self.map_uri.as_ref() != Some(newest));
         if !self.pending.parts.is_empty() {
+            self.push_segment(None, Duration::ZERO)?;
+        } else if has_new_map && !self.ended {
+            self.pending = Pending::default();
             self.push_segment(None, Duration::ZERO)?;
         }
         let mut playlist = MediaPlaylist {

@@ -111,20 +111,20 @@ fn write_server_control(out: &mut String, playlist: &MediaPlaylist) {
 /// One segment with its tags and parts. `previous_map` is the EXT-X-MAP URI in force before it in the same text: `None`
 /// for the first listed segment, so that a delta update names its map again.
 ///
-/// Tags that apply to the segment come before its first part (section 4.4.4.9). An open segment without parts writes
-/// nothing yet: players are not shown an EXT-X-DISCONTINUITY with nothing behind it.
+/// Tags that apply to the segment come before its first part (section 4.4.4.9). Of an open segment without parts only a new
+/// EXT-X-MAP is written: players that follow the preload hint behind it (Shaka) decode that part with the map in force there.
+/// They are not shown an EXT-X-DISCONTINUITY with nothing behind it.
 pub fn write_segment(out: &mut String, segment: &Segment, previous_map: Option<&str>) {
     if segment.uri.is_none() && segment.parts.is_empty() {
+        if previous_map.is_some() {
+            write_map(out, segment, previous_map);
+        }
         return;
     }
     if segment.discontinuity {
         let _ = writeln!(out, "{}", tag::DISCONTINUITY);
     }
-    if let Some(map) = segment.map_uri.as_deref().filter(|map| previous_map != Some(*map)) {
-        let _ = write!(out, "{}:URI=", tag::MAP);
-        push_quoted(out, map);
-        out.push('\n');
-    }
+    write_map(out, segment, previous_map);
     if let Some(time) = segment.program_date_time {
         let before = out.len();
         let _ = write!(out, "{}:", tag::PROGRAM_DATE_TIME);
@@ -145,6 +145,14 @@ pub fn write_segment(out: &mut String, segment: &Segment, previous_map: Option<&
         push_seconds(out, segment.duration);
         out.push_str(",\n");
         push_uri_line(out, uri);
+    }
+}
+
+fn write_map(out: &mut String, segment: &Segment, previous_map: Option<&str>) {
+    if let Some(map) = segment.map_uri.as_deref().filter(|map| previous_map != Some(*map)) {
+        let _ = write!(out, "{}:URI=", tag::MAP);
+        push_quoted(out, map);
+        out.push('\n');
     }
 }
 

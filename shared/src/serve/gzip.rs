@@ -53,6 +53,37 @@ impl Piece {
         }))
     }
 
+    /// One piece instead of several that follow one another. If all of them were compressed, so is it, by what that took.
+    /// They stay what they are, and hold its memory instead of their own.
+    pub fn join(pieces: &mut [Self]) -> Self {
+        let plain: Bytes = concat(pieces.iter().map(|piece| piece.plain()));
+        let packed: Option<Vec<&Packed>> = pieces.iter().map(|piece| piece.0.packed.get()).collect();
+        let packed = packed.map(|packed| Packed {
+            blocks: concat(packed.iter().map(|packed| &packed.blocks)),
+            crc: combined(packed.iter().map(|packed| &packed.crc)),
+        });
+        let (mut at, mut packed_at) = (0, 0);
+        for piece in pieces {
+            let end = at + piece.plain().len();
+            let own = Self::new(plain.slice(at..end));
+            at = end;
+            if let Some((whole, part)) = packed.as_ref().zip(piece.0.packed.get()) {
+                let end = packed_at + part.blocks.len();
+                let _ = own.0.packed.set(Packed {
+                    blocks: whole.blocks.slice(packed_at..end),
+                    crc: combined([&part.crc]),
+                });
+                packed_at = end;
+            }
+            *piece = own;
+        }
+        let joined = Self::new(plain);
+        if let Some(packed) = packed {
+            let _ = joined.0.packed.set(packed);
+        }
+        joined
+    }
+
     pub fn plain(&self) -> &Bytes {
         &self.0.plain
     }
@@ -76,16 +107,30 @@ impl Piece {
 /// Gzip-encodes a text made of pieces: one member, in chunks that follow one another.
 pub fn gzip_pieces(pieces: &[Piece]) -> Vec<Bytes> {
     let mut chunks = vec![Bytes::from_static(HEADER)];
-    let mut crc = Crc::new();
-    for packed in pieces.iter().map(Piece::packed) {
-        crc.combine(&packed.crc);
-        chunks.push(packed.blocks.clone());
-    }
+    chunks.extend(pieces.iter().map(|piece| piece.packed().blocks.clone()));
+    let crc = combined(pieces.iter().map(|piece| &piece.packed().crc));
     let mut end = LAST_BLOCK.to_vec();
     end.extend(crc.sum().to_le_bytes());
     end.extend(crc.amount().to_le_bytes());
     chunks.push(end.into());
     chunks
+}
+
+fn concat<'a>(chunks: impl Iterator<Item = &'a Bytes>) -> Bytes {
+    chunks
+        .fold(Vec::new(), |mut all, chunk| {
+            all.extend_from_slice(chunk);
+            all
+        })
+        .into()
+}
+
+/// The check sum of texts that follow one another.
+fn combined<'a>(crcs: impl IntoIterator<Item = &'a Crc>) -> Crc {
+    crcs.into_iter().fold(Crc::new(), |mut all, crc| {
+        all.combine(crc);
+        all
+    })
 }
 
 /// Gzip-decodes what somebody else encoded. `None`: it is broken, or more than `limit` bytes.
@@ -166,6 +211,26 @@ mod tests {
                 some.iter().flat_map(|piece| piece.plain().to_vec()).collect::<Vec<_>>()
             );
         }
+    }
+
+    #[test]
+    fn joined_pieces_are_compressed_as_they_were() {
+        let mut pieces = [b"#EXTM3U\n".repeat(500), b"#EXTINF:2,\n".repeat(9000)].map(Piece::new);
+        let text = pieces.each_ref().map(|piece| piece.plain().to_vec()).concat();
+        let unpacked = gunzip(&gzip_pieces(&[Piece::join(&mut pieces)]).concat(), 1 << 20);
+        assert_eq!(unpacked.as_deref(), Some(&text[..]), "not compressed before");
+        let apart = gzip_pieces(&pieces).concat();
+        let joined = Piece::join(&mut pieces);
+        assert!(joined.0.packed.get().is_some(), "nothing is compressed twice");
+        let second = joined.plain().as_ptr().wrapping_add(pieces[0].plain().len());
+        assert_eq!(pieces[1].plain().as_ptr(), second, "nor held twice");
+        assert_eq!(gzip_pieces(&[joined]).concat(), apart);
+        assert_eq!(
+            gzip_pieces(&pieces).concat(),
+            apart,
+            "and the pieces are what they were"
+        );
+        assert_eq!(gunzip(&apart, 1 << 20).as_deref(), Some(&text[..]));
     }
 
     #[test]

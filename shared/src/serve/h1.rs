@@ -111,7 +111,7 @@ where
             }
         };
         first = false;
-        let Some(response) = wire.handled(handler, peer, *request).await else {
+        let Some(response) = wire.handled(handler, peer, request).await else {
             return End::Closed;
         };
         let last = last || drain.is_draining();
@@ -167,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<'_, S> {
         &mut self,
         handler: &H,
         peer: Peer,
-        request: http::request::Parts,
+        request: Box<http::request::Parts>,
     ) -> Option<Response<Body>> {
         let mut handling = pin!(handler.handle(peer, request));
         poll_fn(|cx| {

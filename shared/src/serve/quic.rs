@@ -52,9 +52,10 @@ const INCOMING_BYTES: u64 = 8 * 1024;
 const INCOMING_BYTES_TOTAL: u64 = 4 << 20;
 /// Control, two for QPACK, and one that means nothing.
 const UNI_STREAMS: u32 = 4;
-/// What a client may send ahead on one stream, and on a connection: requests have no bodies worth reading.
-const STREAM_RECEIVE_WINDOW: u32 = 32 * 1024;
-const RECEIVE_WINDOW: u32 = 256 * 1024;
+/// What a client may send ahead on one stream, and on a connection: requests have no bodies worth reading, and what is full of
+/// holes takes two hundred bytes of memory for each that came.
+const STREAM_RECEIVE_WINDOW: u32 = 16 * 1024;
+const RECEIVE_WINDOW: u32 = 16 * 1024;
 /// Bytes kept for one connection until they are acknowledged: 40 Mbit/s at 100 ms.
 const SEND_WINDOW: u64 = 512 * 1024;
 /// Handshake bytes out of order.
@@ -279,7 +280,7 @@ async fn exchange<H: Handler>(handler: H, addr: SocketAddr, pulse: Pulse, resolv
         secure: true,
     };
     let (head, ()) = request.into_parts();
-    let answer = asked.answered(handler.handle(peer, head).await);
+    let answer = asked.answered(handler.handle(peer, Box::new(head)).await);
     if let Err(error) = send(answer, stream).await {
         tracing::debug!(%error, "an answer was not taken");
     }

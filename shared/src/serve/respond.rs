@@ -17,6 +17,9 @@ use super::{body::Body, gzip};
 
 /// RFC 8216bis section 4.
 pub const PLAYLIST_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.apple.mpegurl");
+/// WebVTT.
+pub const TRACK_TYPE: HeaderValue = HeaderValue::from_static("text/vtt; charset=utf-8");
+pub const PICTURE_TYPE: HeaderValue = HeaderValue::from_static("image/jpeg");
 pub const VIDEO_TYPE: HeaderValue = HeaderValue::from_static("video/mp4");
 pub const AUDIO_TYPE: HeaderValue = HeaderValue::from_static("audio/mp4");
 pub const JSON_TYPE: HeaderValue = HeaderValue::from_static("application/json");
@@ -82,10 +85,21 @@ impl Asked<'_> {
 
 /// A playlist, already in the encoding that [`Asked::gzip`] asked for.
 pub fn playlist(asked: Asked<'_>, text: impl Into<Body>, gzipped: bool, lifetime: HeaderValue) -> Response<Body> {
+    self::text(asked, PLAYLIST_TYPE, text, gzipped, lifetime)
+}
+
+/// A text that players read as they do a playlist, in the same way.
+pub fn text(
+    asked: Asked<'_>,
+    content_type: HeaderValue,
+    text: impl Into<Body>,
+    gzipped: bool,
+    lifetime: HeaderValue,
+) -> Response<Body> {
     let text = text.into();
     let mut response = base(StatusCode::OK, lifetime);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, PLAYLIST_TYPE);
+    headers.insert(CONTENT_TYPE, content_type);
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     headers.insert(PRIORITY, PLAYLIST_PRIORITY);
     if gzipped {

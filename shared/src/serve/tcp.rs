@@ -254,7 +254,7 @@ impl<H: Handler> Reception<H> {
     async fn answer(self, pulse: Pulse, addr: SocketAddr, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let (head, _body) = request.into_parts();
         let asked = pulse.request();
-        let answer = self.handle(self.peer(addr, Protocol::H2), head).await;
+        let answer = self.handle(self.peer(addr, Protocol::H2), Box::new(head)).await;
         Ok(asked.answered(answer))
     }
 
@@ -277,7 +277,7 @@ impl<H: Handler> Reception<H> {
 
 /// The node's handler, with what this listener says besides.
 impl<H: Handler> Handler for Reception<H> {
-    async fn handle(&self, peer: Peer, request: Parts) -> Answer {
+    async fn handle(&self, peer: Peer, request: Box<Parts>) -> Answer {
         let mut answer = self.handler.handle(peer, request).await;
         if let Some(alt_svc) = &self.options.alt_svc {
             answer.headers_mut().insert(header::ALT_SVC, alt_svc.clone());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use weir_shared::hls::delta::{delta, merge, skippable};
 use weir_shared::hls::parse::parse;
-use weir_shared::hls::playlist::MediaPlaylist;
+use weir_shared::hls::playlist::{MediaPlaylist, Segment};
 use weir_shared::hls::write::write;
 
 use crate::broadcast::Broadcast;
@@ -88,6 +88,36 @@ fn a_new_configuration_shows_as_discontinuity_and_map_before_the_first_part() {
     origin.change_configuration();
     origin.part(FIFTH, true, false);
     golden("discontinuity", &origin.published());
+}
+
+#[test]
+fn the_part_that_is_hinted_after_a_change_has_the_new_map() {
+    let mut origin = Broadcast::new("video", 4, FIFTH);
+    origin.run(1, 3, FIFTH);
+    let mut playlist = origin.published();
+    let old = write(&playlist);
+    assert_eq!(old.matches("#EXT-X-MAP").count(), 1);
+    // The segment is open, and nothing of it has come yet.
+    let last = playlist.segments.last().unwrap().clone();
+    let open = Segment {
+        uri: None,
+        duration: Duration::ZERO,
+        parts: Vec::new(),
+        program_date_time: None,
+        ..last
+    };
+    playlist.segments.push(open.clone());
+    assert_eq!(write(&playlist), old, "of the same map there is nothing to say");
+    playlist.segments.pop();
+    playlist.segments.push(Segment {
+        map_uri: Some("1z/video/init1.mp4".to_owned()),
+        ..open
+    });
+    let text = write(&playlist);
+    let map = text.find("#EXT-X-MAP:URI=\"1z/video/init1.mp4\"").expect("it is told");
+    assert!(text.rfind("#EXTINF").unwrap() < map && map < text.find("#EXT-X-PRELOAD-HINT").unwrap());
+    assert!(!text.contains("#EXT-X-DISCONTINUITY\n"));
+    assert_eq!(parse(&text).unwrap(), playlist);
 }
 
 #[test]

@@ -29,30 +29,49 @@ const FIRST_FRAME_TIMEOUT_MS = 30_000;
 const MAX_CONSOLE_LINES = 40;
 
 /**
- * Plays `url` for `seconds` after the first picture, or until the player calls an error fatal; with `goOn`, whatever it calls it.
- * @param {{url: string, player: string, seconds: number, loopMs?: number, freezeMs?: number, screenshot?: string, insecure?: boolean, keepRecord?: boolean}} run
- * @returns figures as summarise() gives them, with `player`, `url`, `browser` and the page's console
+ * A fresh headless Chromium with the page of a stock player that plays `url`. Whoever opens it closes it.
+ * @param {{url: string, player: string, viewport?: {width: number, height: number}, insecure?: boolean}} run
  */
-export async function measure(run) {
+export async function open(run) {
   const profile = await mkdtemp(path.join(os.tmpdir(), "weir-browser-"));
   const pages = await servePages();
   let browser;
+  const close = async () => {
+    await browser?.close().catch(() => {});
+    await pages.close();
+    await rm(profile, { recursive: true, force: true, maxRetries: 5 });
+  };
   try {
     browser = await chromium.launchPersistentContext(profile, {
       executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
       headless: false, // FLAGS asks for the new headless mode, which is the real browser
       args: FLAGS,
-      viewport: { width: 1280, height: 720 },
+      viewport: run.viewport ?? { width: 1280, height: 720 },
       ignoreHTTPSErrors: Boolean(run.insecure),
       timeout: 60_000,
     });
     const page = browser.pages()[0] ?? (await browser.newPage());
     const consoleLines = [];
-    let began;
     page.on("console", (message) => {
       if (consoleLines.length < MAX_CONSOLE_LINES && ["error", "warning"].includes(message.type())) consoleLines.push(message.text().slice(0, 300));
     });
     await page.goto(`${pages.base}/pages/${PAGE_OF[run.player]}.html?url=${encodeURIComponent(run.url)}`);
+    return { browser, page, consoleLines, close };
+  } catch (failure) {
+    await close();
+    throw failure;
+  }
+}
+
+/**
+ * Plays `url` for `seconds` after the first picture, or until the player calls an error fatal; with `goOn`, whatever it calls it.
+ * @param {{url: string, player: string, seconds: number, loopMs?: number, freezeMs?: number, viewport?: {width: number, height: number}, screenshot?: string, insecure?: boolean, keepRecord?: boolean}} run
+ * @returns figures as summarise() gives them, with `player`, `url`, `browser` and the page's console
+ */
+export async function measure(run) {
+  const { browser, page, consoleLines, close } = await open(run);
+  try {
+    let began;
     await page
       .waitForFunction(() => window.probe?.record.frames.length > 0 || window.probe?.record.fatalErrors > 0, null, { timeout: FIRST_FRAME_TIMEOUT_MS })
       .then(() => (began = performance.now()))
@@ -75,8 +94,6 @@ export async function measure(run) {
       ...(run.keepRecord ? { record } : {}),
     };
   } finally {
-    await browser?.close().catch(() => {});
-    await pages.close();
-    await rm(profile, { recursive: true, force: true, maxRetries: 5 });
+    await close();
   }
 }

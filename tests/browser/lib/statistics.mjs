@@ -98,11 +98,12 @@ export function clockPauses(record, longMs = FREEZE_MS) {
 }
 
 /** How many milliseconds the element's clock has lost against the wall from its first second to its last: what pauses, however short, add up to. */
-export function clockLoss(record) {
+export function clockLoss({ clock }) {
+  if (clock.length === 0) return null;
   const behind = (samples) => percentile(samples.map((sample) => sample.at - sample.currentTime * 1000).sort((a, b) => a - b), 0.5);
-  const [first, last] = [record.clock[0]?.at, record.clock.at(-1)?.at];
-  const loss = behind(record.clock.filter((sample) => sample.at >= last - 1000)) - behind(record.clock.filter((sample) => sample.at <= first + 1000));
-  return Number.isFinite(loss) ? Math.round(loss) : null;
+  const begin = clock.filter((sample) => sample.at <= clock[0].at + 1000);
+  const end = clock.filter((sample) => sample.at >= clock.at(-1).at - 1000);
+  return Math.round(behind(end) - behind(begin));
 }
 
 /** Median age of the picture between two wall-clock times; with `lastMs`, in the last of that time only. */

@@ -1,7 +1,7 @@
 // Invented recordings with known faults: each figure must tell exactly the fault that was put in.
 import assert from "node:assert/strict";
 import test from "node:test";
-import { brokenLimits, interruption, summarise } from "../lib/statistics.mjs";
+import { brokenLimits, clockLoss, clockPauses, interruption, latencyBetween, summarise } from "../lib/statistics.mjs";
 
 const FRAME_MS = 1000 / 30;
 const START_WALL = 1_700_000_000_000;
@@ -83,4 +83,50 @@ test("an interruption that never ends lasts until the end of the record", () => 
   const { gapMs, tailPictures } = interruption(record, START_WALL + 500 + 100 * FRAME_MS, 2000);
   assert.equal(gapMs, Math.round(5000 + FRAME_MS));
   assert.equal(tailPictures, 0);
+});
+
+/** The element's clock, read ten times a second for `seconds`; it stands still for `ms` from each [second, ms] on. */
+function clock(seconds, stops = []) {
+  const samples = [];
+  for (let at = 0; at < seconds * 1000; at += 100) {
+    const stood = stops.reduce((sum, [from, ms]) => sum + Math.max(0, Math.min(ms, at - from * 1000)), 0);
+    samples.push({ at: 500 + at, currentTime: 7 + (at - stood) / 1000 });
+  }
+  return { clock: samples };
+}
+
+test("a clock that runs has no pause, and one that stands still has its length", () => {
+  assert.deepEqual(clockPauses(clock(10)), { samples: 100, long: 0, longestMs: 0, unsampledMs: 100 });
+  const pauses = clockPauses(clock(10, [[2, 200], [5, 700]]));
+  assert.equal(pauses.long, 1);
+  assert.ok(pauses.longestMs >= 600 && pauses.longestMs <= 700, `${pauses.longestMs} ms`);
+});
+
+test("a clock that creeps for a while stands still", () => {
+  const record = clock(6);
+  record.clock.forEach((sample, i) => (sample.currentTime -= i < 20 ? 0 : Math.min(i - 20, 10) * 0.095));
+  assert.ok(clockPauses(record).longestMs >= 100);
+  assert.equal(clockPauses(record, 2000).long, 0);
+});
+
+test("a time in which nobody looked at the clock is told", () => {
+  const record = clock(10);
+  record.clock.splice(30, 7);
+  assert.equal(clockPauses(record).unsampledMs, 800);
+  assert.equal(clockPauses({ clock: [] }).unsampledMs, 0);
+});
+
+test("pauses too short to be seen add up to what the clock has lost", () => {
+  assert.equal(clockLoss(clock(20)), 0);
+  assert.equal(clockLoss(clock(20, [[3, 60], [8, 60], [12, 60]])), 180);
+  assert.equal(clockLoss({ clock: [] }), null);
+});
+
+test("the latency between two times is the median of the pictures shown then", () => {
+  const slower = recording({ change: (frame, i) => ({ ...frame, code: frame.read ? (frame.wall - (i < 150 ? 800 : 1100)) % 2 ** 40 : null }) });
+  const change = slower.frames[150].wall;
+  assert.equal(Math.round(latencyBetween(slower, START_WALL, change)), 800);
+  assert.equal(Math.round(latencyBetween(slower, change, Infinity)), 1100);
+  assert.equal(Math.round(latencyBetween(slower, START_WALL, Infinity, 2000)), 1100);
+  assert.equal(latencyBetween(slower, 0, START_WALL), null);
 });

@@ -141,6 +141,16 @@ async fn a_request_inside_another_is_never_seen() {
             format!("x: y\rcontent-length: {length}\r\n"),
             hidden.to_owned(),
         ),
+        (
+            "line feed alone before a length",
+            format!("x: y\ncontent-length: {length}\r\n"),
+            hidden.to_owned(),
+        ),
+        (
+            "line feeds alone at the end of a head",
+            "transfer-encoding: chunked\r\nx: y\n\n".to_owned(),
+            format!("0\r\n\r\n{hidden}"),
+        ),
         ("a null", "x: \0\r\n".to_owned(), hidden.to_owned()),
         (
             "a chunk longer than any",

@@ -11,19 +11,19 @@ use tokio::{
 use super::{LONG, flood, impatient, shed, stage};
 use crate::site::Site;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(crate) const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 /// All an attacker may get rid of before it is ended. A browser sends less in an hour.
 const ENOUGH: usize = 8 << 20;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -33,14 +33,14 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A request's fields (RFC 7541): method and scheme from the static table, path and authority spelt out.
-fn fields(method_index: u8, path: &str) -> Vec<u8> {
+pub(crate) fn fields(method_index: u8, path: &str) -> Vec<u8> {
     let mut fields = vec![0x80 | method_index, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
     fields.extend(path.as_bytes());
     fields.extend([0x01, 1, b'x']);
     fields
 }
 
-const GET: u8 = 2;
+pub(crate) const GET: u8 = 2;
 const POST: u8 = 3;
 
 async fn open(site: &Site) -> TcpStream {

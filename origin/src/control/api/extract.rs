@@ -359,7 +359,7 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Order {
         name: String,
-        inner: Option<Box<Order>>,
+        inner: Option<Box<Self>>,
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
     control::{
         lifecycle::Status,
         model::{Scope, Stream},
-        recordings::url,
+        recordings::{thumbnails_url, url},
         store::{RecordingRow, RecordingState, now},
     },
     record::store::Problem as StoreProblem,
@@ -55,6 +55,8 @@ pub(super) struct RecordingView {
     pub bytes: u64,
     /// Where it is watched.
     pub url: String,
+    /// Where its thumbnails are listed: a WebVTT track of JPEG pictures. Null: it has none, or none yet.
+    pub thumbnails_url: Option<String>,
     /// Why it failed.
     pub message: Option<String>,
     /// What is wrong with the store at the moment, while there is something to be stored.
@@ -76,6 +78,7 @@ impl RecordingView {
             ),
             bytes: growing.as_ref().map_or(stored(row.bytes), |r| r.bytes),
             url: url(&api.addresses, row),
+            thumbnails_url: thumbnails_url(&api.addresses, row),
             message: row.message.clone(),
             problem: growing.and_then(|r| r.problem),
         }
@@ -134,6 +137,7 @@ async fn fresh(api: &ApiState, stream: &Stream, name: RecordingName) -> Result<R
         duration_ms: 0,
         bytes: 0,
         message: None,
+        thumbnails: false,
     });
     Ok(RecordingView::of(api, &row))
 }

@@ -33,6 +33,11 @@ const STEPS: &[(i64, &str, &str)] = &[
         "recordings",
         include_str!("../../../migrations/0020_recordings.sql"),
     ),
+    (
+        21,
+        "thumbnails",
+        include_str!("../../../migrations/0021_thumbnails.sql"),
+    ),
     (50, "events", include_str!("../../../migrations/0050_events.sql")),
     (51, "webhooks", include_str!("../../../migrations/0051_webhooks.sql")),
     (52, "nodes", include_str!("../../../migrations/0052_nodes.sql")),

@@ -46,10 +46,12 @@ pub struct RecordingRow {
     pub bytes: i64,
     /// Why it failed.
     pub message: Option<String>,
+    /// It has a track of thumbnails.
+    pub thumbnails: bool,
 }
 
 const COLUMNS: &str =
-    "stream_key, name, project, stream_id, state, started_at, changed_at, duration_ms, bytes, message";
+    "stream_key, name, project, stream_id, state, started_at, changed_at, duration_ms, bytes, message, thumbnails";
 
 impl Store {
     /// A stream's recordings, the newest first, and how many there are. Those that are being deleted are not there.
@@ -157,8 +159,8 @@ impl Tx {
     /// Writes state, figures and message.
     pub async fn update_recording(&mut self, row: &RecordingRow) -> Result<(), StoreError> {
         sqlx::query(
-            "UPDATE recordings SET state = $3, changed_at = $4, duration_ms = $5, bytes = $6, message = $7 \
-             WHERE stream_key = $1 AND name = $2",
+            "UPDATE recordings SET state = $3, changed_at = $4, duration_ms = $5, bytes = $6, message = $7, \
+             thumbnails = $8 WHERE stream_key = $1 AND name = $2",
         )
         .bind(row.key.as_str().to_owned())
         .bind(row.name.as_str().to_owned())
@@ -167,6 +169,7 @@ impl Tx {
         .bind(row.duration_ms)
         .bind(row.bytes)
         .bind(row.message.clone())
+        .bind(i64::from(row.thumbnails))
         .execute(self.connection())
         .await?;
         self.note_change(&row.key);
@@ -217,5 +220,6 @@ fn recording(row: &AnyRow) -> Result<RecordingRow, StoreError> {
         duration_ms: row.try_get("duration_ms")?,
         bytes: row.try_get("bytes")?,
         message: row.try_get("message")?,
+        thumbnails: row.try_get::<i64, _>("thumbnails")? != 0,
     })
 }

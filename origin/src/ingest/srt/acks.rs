@@ -58,6 +58,8 @@ pub struct Acks {
     rtt: RoundTrip,
     number: u32,
     unanswered: VecDeque<Sent>,
+    /// How many answers were waited for in vain: the sender seems to answer none.
+    given_up: u64,
     /// The position last sent, when, and whether the sender has said that it knows.
     last: Option<(Sequence, Micros)>,
     known: Option<Sequence>,
@@ -83,6 +85,7 @@ impl Acks {
             },
             number: 0,
             unanswered: VecDeque::new(),
+            given_up: 0,
             last: None,
             known: Some(first),
             packets: 0,
@@ -91,6 +94,11 @@ impl Acks {
 
     pub const fn rtt(&self) -> RoundTrip {
         self.rtt
+    }
+
+    /// Acknowledgements that nothing was heard about, nor about [`UNANSWERED_MAX`] later ones.
+    pub const fn given_up(&self) -> u64 {
+        self.given_up
     }
 
     /// A data packet came. `true`: a light acknowledgement is due.
@@ -120,6 +128,7 @@ impl Acks {
         self.packets = 0;
         if self.unanswered.len() >= UNANSWERED_MAX {
             self.unanswered.pop_front();
+            self.given_up += 1;
         }
         self.unanswered.push_back(Sent {
             number: self.number,
@@ -152,6 +161,19 @@ impl Acks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sender_that_answers_nothing_is_noticed_and_costs_no_more_memory() {
+        let mut acks = Acks::new(Sequence::new(0));
+        let sent = UNANSWERED_MAX as u32 + 10;
+        for n in 1..=sent {
+            assert_eq!(acks.full(Sequence::new(n), Micros::from(n) * FULL_EVERY), Some(n));
+        }
+        assert_eq!((acks.given_up(), acks.unanswered.len()), (10, UNANSWERED_MAX));
+        assert_eq!(acks.rtt(), RoundTrip::default());
+        assert!(acks.seen(sent, Micros::from(sent) * FULL_EVERY + 5_000));
+        assert_eq!((acks.given_up(), acks.unanswered.len()), (10, 0));
+    }
 
     #[test]
     fn what_the_sender_knows_is_not_said_again() {

@@ -6,10 +6,12 @@
 
 use std::{
     collections::VecDeque,
+    io,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+use bytes::BytesMut;
 use tokio::{
     sync::mpsc,
     time::{sleep, sleep_until, timeout},
@@ -20,11 +22,12 @@ use super::{
     End, Server,
     crypto::{KeyError, Keyring},
     handshake::Knock,
-    port::{Datagram, Port, Registered},
+    port::{Datagram, Direct, Heard, Port, Registered},
     receiver::Output,
     reject::Reject,
     session::{Session, Stats},
     streamid::Wish,
+    wire::destination,
 };
 use crate::ingest::{
     Entrance, Event, Line, Link, Publication, Refusal,
@@ -40,8 +43,9 @@ const BATCH: usize = 64;
 const LATE: Duration = Duration::from_millis(20);
 /// … which gets this long to hand them out.
 const CATCH_UP: Duration = Duration::from_millis(2);
-/// Datagrams heard before timers are looked at.
+/// Datagrams from the inbox, and batches from the call's own socket, heard before timers are looked at.
 const CATCH_UP_DATAGRAMS: usize = 1024;
+const CATCH_UP_BATCHES: usize = 64;
 /// How often the link's figures are given out.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the pipeline may take for what is left at the end.
@@ -76,6 +80,8 @@ pub(super) struct Connection {
 
 /// A publish that goes on.
 struct Live {
+    /// Its own socket. `None`: everything comes through the port's.
+    direct: Option<Direct>,
     publication: Publication,
     tenure: Tenure,
     session: Session,
@@ -117,11 +123,12 @@ impl Connection {
         match self.ask(&knock).await {
             Ok(mut live) => {
                 let publishing = Counted::new(&metrics.publishing);
+                let direct = live.direct.as_ref().map(|_| Counted::new(&metrics.direct));
                 let end = self.run(&mut live).await;
-                drop(publishing);
+                drop((publishing, direct));
                 let stats = self.look(&mut live, Instant::now());
                 if !matches!(end, End::Closed) {
-                    self.port.send(&live.session.farewell(Instant::now()), self.line.peer);
+                    self.send(&live, &live.session.farewell(Instant::now()));
                 }
                 // The pipeline learns of the end before anybody else.
                 drop(live.publication);
@@ -172,6 +179,7 @@ impl Connection {
         info!(slot, proof, locked, latency_ms, "publish accepted");
         let now = Instant::now();
         Ok(Live {
+            direct: self.port.direct(self.line.peer),
             publication,
             tenure,
             session: Session::new(beginning, server.config.session),
@@ -194,7 +202,7 @@ impl Connection {
             (None, None) => Ok((Caller::over_srt(claims, None), None)),
             (None, Some(_)) => Err(refused(Refusal::UnexpectedPassphrase)),
             (Some(_), None) => Err(refused(Refusal::NoPassphrase)),
-            (Some(passphrase), Some(message)) => match Keyring::unlock(&passphrase, message) {
+            (Some(passphrase), Some(message)) => match Keyring::unlock(passphrase.expose(), message) {
                 Ok(keys) => Ok((Caller::over_srt(claims, Some(passphrase)), Some(keys))),
                 Err(KeyError::WrongPassphrase) => Err(refused(Refusal::WrongPassphrase)),
                 Err(KeyError::Malformed | KeyError::Cipher) => Err(End::Rejected(Reject::Rogue)),
@@ -224,9 +232,12 @@ impl Connection {
         let mut batch = Vec::with_capacity(BATCH);
         let mut wanted_at = Instant::now();
         loop {
-            if wanted_at.elapsed() > LATE {
+            if live.direct.is_none() && wanted_at.elapsed() > LATE {
                 // The machine was busy elsewhere: what came meanwhile is heard before anything is given up for missing.
                 sleep(CATCH_UP).await;
+            }
+            if self.hear_direct(live).is_err() {
+                live.direct = None;
             }
             for datagram in std::iter::from_fn(|| self.inbox.try_recv().ok()).take(CATCH_UP_DATAGRAMS) {
                 live.session.datagram(datagram.bytes, datagram.at);
@@ -239,7 +250,7 @@ impl Connection {
                 }
             }
             while let Some(packet) = live.session.transmit() {
-                self.port.send(&packet, self.line.peer);
+                self.send(live, &packet);
             }
             if let Some(over) = over {
                 self.hand_over_rest(live).await;
@@ -271,6 +282,8 @@ impl Connection {
                         place.send(event);
                     }
                 }
+                // Heard at the top of the loop.
+                _ = readable(live.direct.as_ref()) => {}
                 count = self.inbox.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         return End::PortClosed;
@@ -281,6 +294,30 @@ impl Connection {
                 }
                 () = sleep_until(next.into()) => {}
             }
+        }
+    }
+
+    /// What has come to the call's own socket, nearly all of it for this call.
+    fn hear_direct(&self, live: &mut Live) -> io::Result<()> {
+        let Some(direct) = &live.direct else { return Ok(()) };
+        let (session, own) = (&mut live.session, self.registered.socket);
+        let mut heard = Heard::default();
+        let each = |bytes: &[u8], peer, at| {
+            if peer == self.line.peer && destination(bytes) == Some(own) {
+                session.datagram(BytesMut::from(bytes), at);
+            } else {
+                self.port.pass_on(bytes, peer, at, &mut heard);
+            }
+        };
+        direct.socket.take_batches(CATCH_UP_BATCHES, each)?;
+        self.server.take(&self.port, heard);
+        Ok(())
+    }
+
+    fn send(&self, live: &Live, packet: &[u8]) {
+        match &live.direct {
+            Some(direct) => direct.socket.send(packet, self.line.peer),
+            None => self.port.send(packet, self.line.peer),
         }
     }
 
@@ -363,6 +400,7 @@ impl Connection {
             packets_lost: stats.counts.lost,
             packets_retransmitted: stats.retransmitted,
             packets_undecrypted: stats.undecrypted,
+            acknowledgements_unanswered: stats.unanswered,
         };
         *live.publication.tally.link.lock() = Some(link);
         live.looked = (stats, now);
@@ -394,11 +432,19 @@ impl Connection {
         } = self.tally;
         let counts = stats.counts;
         let (bytes, packets, missing, lost) = (counts.bytes, counts.packets, counts.missing, counts.lost);
-        let undecrypted = stats.undecrypted;
+        let (undecrypted, unanswered) = (stats.undecrypted, stats.unanswered);
         if end.is_fault() {
-            warn!(reason, %end, seconds, bytes, packets, missing, lost, undecrypted, frames, dropped, repairs, backlog, "call ended");
+            warn!(reason, %end, seconds, bytes, packets, missing, lost, undecrypted, unanswered, frames, dropped, repairs, backlog, "call ended");
         } else {
-            info!(reason, %end, seconds, bytes, packets, missing, lost, undecrypted, frames, dropped, repairs, backlog, "call ended");
+            info!(reason, %end, seconds, bytes, packets, missing, lost, undecrypted, unanswered, frames, dropped, repairs, backlog, "call ended");
         }
+    }
+}
+
+/// When something comes to the call's own socket; never without one.
+async fn readable(direct: Option<&Direct>) -> io::Result<()> {
+    match direct {
+        Some(direct) => direct.socket.readable().await,
+        None => std::future::pending().await,
     }
 }

@@ -12,6 +12,7 @@ const SECONDS: &[f64] = &[0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
 pub struct Metrics {
     pub calls: IntGauge,
     pub publishing: IntGauge,
+    pub direct: IntGauge,
     pub handshakes: IntCounterVec,
     pub rejected: IntCounterVec,
     pub ended: IntCounterVec,
@@ -31,6 +32,7 @@ impl Metrics {
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         registry.register(Box::new(self.calls.clone()))?;
         registry.register(Box::new(self.publishing.clone()))?;
+        registry.register(Box::new(self.direct.clone()))?;
         registry.register(Box::new(self.handshakes.clone()))?;
         registry.register(Box::new(self.rejected.clone()))?;
         registry.register(Box::new(self.ended.clone()))?;
@@ -59,6 +61,7 @@ impl Metrics {
             ("retransmitted", before.retransmitted, now.retransmitted),
             ("undecrypted", before.undecrypted, now.undecrypted),
             ("malformed", before.malformed, now.malformed),
+            ("unanswered", before.unanswered, now.unanswered),
         ] {
             if now > before {
                 self.packets.with_label_values(&[fate]).inc_by(now - before);
@@ -95,6 +98,11 @@ impl Default for Metrics {
         Self {
             calls: gauge("weir_origin_srt_calls", "Open SRT calls, publishing or being judged."),
             publishing: gauge("weir_origin_srt_publishing", "SRT calls that are publishing."),
+            direct: gauge(
+                "weir_origin_srt_direct",
+                "SRT publishes with a socket of their own. The others share their port's: with many of those, or when files \
+                 run out, floods of the port reach them.",
+            ),
             handshakes: counters(
                 "weir_origin_srt_handshakes_total",
                 "Handshake packets, by outcome: induction (a first step, answered from nothing kept), knock (a second with a \
@@ -123,7 +131,8 @@ impl Default for Metrics {
                 "weir_origin_srt_packets_total",
                 "Data packets by fate. missing were noticed by a gap; mended of these came after all, lost of these never \
                  came in time: raise the encoder's latency if lost grows. undecrypted were locked with an unknown key. One \
-                 packet may count under several.",
+                 packet may count under several. unanswered are our acknowledgements that the encoder answered none of: it \
+                 can't tell us the round trip.",
                 &["fate"],
             ),
             bytes: counter(

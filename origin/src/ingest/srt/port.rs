@@ -1,42 +1,38 @@
-//! One UDP port: datagrams in batches, handshakes answered on the spot, everything else handed to its call. It never
-//! waits for a call: what a call has no time for is left out, and asked for again.
+//! One UDP port: handshakes answered on the spot, everything else handed to its call. It never waits for a call: what a
+//! call has no time for is left out, and asked for again.
 //!
-//! Before this: the broadcaster. After this: `srt/connection.rs`.
+//! Before this: `srt/socket.rs`. After this: `srt/connection.rs`.
 
 use std::{
-    cell::RefCell,
     collections::HashMap,
-    io::{self, IoSliceMut},
+    io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
-use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
-use tokio::{io::Interest, net::UdpSocket, sync::mpsc};
+use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::{
     handshake::{Answer, Knock, Listener},
-    wire::{HEADER_BYTES, Kind, Packet},
+    socket::Socket,
+    wire::{Kind, Packet, destination},
 };
 use crate::ingest::Entrance;
 
 /// Datagrams that wait for one call; more are left out.
 const INBOX_MAX: usize = 1024;
-/// Datagrams, or trains of them, taken from the socket at a time.
-const BATCH: usize = 8;
-/// Largest train of datagrams that the kernel puts together.
-const TRAIN_BYTES: usize = 64 << 10;
-/// Asked of the kernel, which may give less (net.core.rmem_max).
-const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
-
-thread_local! {
-    /// Where datagrams land before they are told apart: one per thread, however many ports there are.
-    static LANDING: RefCell<Vec<u8>> = RefCell::new(vec![0; BATCH * TRAIN_BYTES]);
-}
+/// Batches that a port takes before others get their turn: many enough for a flood, few enough to be short.
+const TURN_BATCHES: usize = 16;
+/// Publishes of one port with a socket of their own; the next ones share the port's. Kernels before 6.13 look through all
+/// sockets of a port for every datagram.
+const DIRECT_MAX: usize = 512;
 
 /// A datagram for a call.
 #[derive(Debug)]
@@ -47,12 +43,11 @@ pub(super) struct Datagram {
 
 /// One port.
 pub(super) struct Port {
-    socket: UdpSocket,
-    state: UdpSocketState,
+    socket: Socket,
     pub(super) listener: Listener,
     pub(super) entrance: Entrance,
-    pub(super) local: SocketAddr,
     calls: Mutex<Calls>,
+    directs: AtomicUsize,
 }
 
 /// Who is called what. Bounded by the lobby.
@@ -77,6 +72,12 @@ pub(super) struct Registered {
     pub(super) socket: u32,
 }
 
+/// A socket for one publish alone. Dropping it makes room for another's.
+pub(super) struct Direct {
+    port: Arc<Port>,
+    pub(super) socket: Socket,
+}
+
 /// What a batch of datagrams amounts to, for the metrics and the server.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
@@ -92,58 +93,37 @@ pub(super) struct Heard {
 }
 
 impl Port {
-    pub(super) fn new(socket: UdpSocket, listener: Listener, entrance: Entrance) -> io::Result<Arc<Self>> {
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        if let Err(error) = state.set_recv_buffer_size(UdpSockRef::from(&socket), RECEIVE_BUFFER_BYTES) {
-            debug!(%error, "receive buffer left as it is");
-        }
-        Ok(Arc::new(Self {
-            local: socket.local_addr()?,
+    pub(super) fn new(socket: Socket, listener: Listener, entrance: Entrance) -> Arc<Self> {
+        Arc::new(Self {
             socket,
-            state,
             listener,
             entrance,
             calls: Mutex::default(),
-        }))
+            directs: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) const fn local(&self) -> SocketAddr {
+        self.socket.local
     }
 
     /// Waits for datagrams and hands them out. Cancel safe.
     pub(super) async fn hear(&self) -> io::Result<Heard> {
-        loop {
-            self.socket.readable().await?;
-            match self.take_batch() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // Somebody's machine says that nothing listens there: no fault of this port.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-                heard => return heard,
-            }
-        }
+        self.socket.readable().await?;
+        let mut heard = Heard::default();
+        let calls = self.calls.lock();
+        let each = |bytes: &[u8], peer, at| self.dispatch(&calls, bytes, peer, at, &mut heard);
+        self.socket.take_batches(TURN_BATCHES, each)?;
+        Ok(heard)
     }
 
-    fn take_batch(&self) -> io::Result<Heard> {
-        LANDING.with_borrow_mut(|landing| {
-            let mut metas = [RecvMeta::default(); BATCH];
-            let mut slices = landing.chunks_mut(TRAIN_BYTES).map(IoSliceMut::new);
-            let mut slices: [IoSliceMut<'_>; BATCH] =
-                std::array::from_fn(|_| slices.next().unwrap_or(IoSliceMut::new(&mut [])));
-            let received = self.socket.try_io(Interest::READABLE, || {
-                self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut metas)
-            })?;
-            let now = Instant::now();
-            let mut heard = Heard::default();
-            let calls = self.calls.lock();
-            for (meta, slice) in metas.iter().zip(&slices).take(received) {
-                let train = slice.get(..meta.len).unwrap_or_default();
-                for bytes in train.chunks(meta.stride.max(1)) {
-                    self.dispatch(&calls, bytes, meta.addr, now, &mut heard);
-                }
-            }
-            Ok(heard)
-        })
+    /// A datagram that came to a direct socket and is not for its call.
+    pub(super) fn pass_on(&self, bytes: &[u8], peer: SocketAddr, at: Instant, heard: &mut Heard) {
+        self.dispatch(&self.calls.lock(), bytes, peer, at, heard);
     }
 
     fn dispatch(&self, calls: &Calls, bytes: &[u8], peer: SocketAddr, now: Instant, heard: &mut Heard) {
-        let Some(destination) = bytes.get(HEADER_BYTES - 4..).and_then(|rest| rest.first_chunk()) else {
+        let Some(destination) = destination(bytes) else {
             heard.unknown += 1;
             return;
         };
@@ -158,7 +138,6 @@ impl Port {
             };
             heard.overrun += u64::from(call.inbox.try_send(datagram).is_err());
         };
-        let destination = u32::from_be_bytes(*destination);
         if destination != 0 {
             return hand_on(calls.by_socket.get(&destination), heard);
         }
@@ -213,11 +192,33 @@ impl Port {
         *self.calls.lock() = Calls::default();
     }
 
-    /// A datagram that can't leave now is as good as lost on the way.
-    pub(super) fn send(&self, packet: &[u8], peer: SocketAddr) {
-        if let Err(error) = self.socket.try_send_to(packet, peer) {
-            debug!(%error, "packet not sent");
+    /// A socket for this peer's publish alone. `None`: there are enough, or the system has none; the port's serves it.
+    pub(super) fn direct(self: &Arc<Self>, peer: SocketAddr) -> Option<Direct> {
+        let taken = |taken| (taken < DIRECT_MAX).then_some(taken + 1);
+        self.directs
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
+            .ok()?;
+        match self.socket.direct(peer) {
+            Ok(socket) => Some(Direct {
+                port: self.clone(),
+                socket,
+            }),
+            Err(error) => {
+                self.directs.fetch_sub(1, Ordering::Relaxed);
+                debug!(%error, "no socket of its own for a publish");
+                None
+            }
         }
+    }
+
+    pub(super) fn send(&self, packet: &[u8], peer: SocketAddr) {
+        self.socket.send(packet, peer);
+    }
+}
+
+impl Drop for Direct {
+    fn drop(&mut self) {
+        self.port.directs.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration, time::Instant};
 
-use tokio::{net::UdpSocket, time::sleep};
+use tokio::{task::yield_now, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, field, info_span, warn};
 
@@ -17,6 +17,7 @@ use super::{
     handshake::{Knock, Listener},
     port::{Heard, Port},
     reject::Reject,
+    socket::Socket,
 };
 use crate::ingest::{Door, Entrance, Line, Transport, admission::Admission, lobby::Lobby};
 
@@ -53,9 +54,9 @@ impl Server {
 
     /// Binds a port, for [`Server::listen`].
     pub async fn bind(&self, address: SocketAddr, entrance: Entrance) -> io::Result<Bound> {
-        let socket = UdpSocket::bind(address).await?;
+        let socket = Socket::bind(address).await?;
         let listener = Listener::new(rand::random(), self.config.offer, Instant::now());
-        Port::new(socket, listener, entrance).map(Bound)
+        Ok(Bound(Port::new(socket, listener, entrance)))
     }
 
     /// Answers encoders until `stop` or the shutdown. Calls end with their port: it is their only way.
@@ -67,7 +68,11 @@ impl Server {
                 heard = port.hear() => heard,
             };
             match heard {
-                Ok(heard) => self.take(&port, heard),
+                Ok(heard) => {
+                    self.take(&port, heard);
+                    // However many knock: those who are in come between.
+                    yield_now().await;
+                }
                 Err(error) => {
                     warn!(%error, "SRT port can't be read");
                     sleep(READ_PAUSE).await;
@@ -85,7 +90,7 @@ impl Server {
         self.connections.wait().await;
     }
 
-    fn take(self: &Arc<Self>, port: &Arc<Port>, heard: Heard) {
+    pub(super) fn take(self: &Arc<Self>, port: &Arc<Port>, heard: Heard) {
         self.count(&heard);
         for knock in heard.knocks {
             self.answer(port, knock);
@@ -113,7 +118,7 @@ impl Server {
             entrance: port.entrance.clone(),
             transport: Transport::Srt,
             peer,
-            local: port.local,
+            local: port.local(),
         };
         // The key is recorded by admission, once it is known.
         let span = info_span!("srt", %peer, port = line.local.port(), key = field::Empty);
@@ -150,7 +155,7 @@ pub struct Bound(Arc<Port>);
 
 impl Bound {
     pub fn local(&self) -> SocketAddr {
-        self.0.local
+        self.0.local()
     }
 }
 

@@ -77,6 +77,8 @@ pub struct Stats {
     /// Reports of losses sent, and acknowledgements.
     pub loss_reports: u64,
     pub acknowledgements: u64,
+    /// Acknowledgements that the sender never answered, though it goes on sending.
+    pub unanswered: u64,
     pub clock_jumps: u64,
     pub rtt: Duration,
     /// Media in the buffer.
@@ -198,7 +200,8 @@ impl Session {
             Kind::KeyRequest(message) => self.refresh_keys(message, now),
             Kind::Shutdown => self.over = Some(Over::Closed),
             Kind::Handshake(_) => self.answer_again(),
-            Kind::KeepAlive | Kind::Other => {}
+            // We send no media.
+            Kind::Acknowledgement { .. } | Kind::LossReport(_) | Kind::KeepAlive | Kind::Other => {}
         }
     }
 
@@ -349,6 +352,7 @@ impl Session {
     pub fn stats(&self) -> Stats {
         Stats {
             counts: self.receiver.counts(),
+            unanswered: self.acks.given_up(),
             clock_jumps: self.clock.jumps(),
             rtt: duration_of(self.acks.rtt().mean),
             buffer: duration_of(self.receiver.span()),

@@ -22,7 +22,7 @@ const SET_BYTES_MAX: usize = 4096;
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Syntax {
+pub(crate) enum Syntax {
     Avc,
     Hevc,
 }
@@ -66,7 +66,7 @@ type Sets = [Vec<Bytes>; 3];
 
 /// What a PES packet amounts to.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Unit {
+pub(crate) struct Unit {
     /// The decoder configuration, if it is new.
     pub config: Option<CodecConfig>,
     /// The access unit; empty if the packet had no slice.
@@ -76,13 +76,13 @@ pub(super) struct Unit {
 
 /// Remembers the parameter sets in force.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     syntax: Syntax,
     sets: Sets,
 }
 
 impl Reader {
-    pub(super) fn new(syntax: Syntax) -> Self {
+    pub(crate) fn new(syntax: Syntax) -> Self {
         Self {
             syntax,
             sets: Sets::default(),
@@ -90,7 +90,7 @@ impl Reader {
     }
 
     /// Takes the payload of a PES packet apart.
-    pub(super) fn read(&mut self, payload: &Bytes) -> Result<Unit, TsError> {
+    pub(crate) fn read(&mut self, payload: &Bytes) -> Result<Unit, TsError> {
         let mut found = Sets::default();
         let mut slices = false;
         let mut unit = Unit::default();

@@ -41,6 +41,7 @@ pub enum Warning {
     FramesDropped { count: u64 },
     PacketsLost { count: u64, latency_ms: u64 },
     Undecrypted { count: u64 },
+    AcknowledgementsUnanswered { count: u64 },
     NoAudio,
 }
 
@@ -56,6 +57,7 @@ impl Warning {
             Self::FramesDropped { .. } => "frames_dropped",
             Self::PacketsLost { .. } => "packets_lost",
             Self::Undecrypted { .. } => "undecrypted",
+            Self::AcknowledgementsUnanswered { .. } => "acknowledgements_unanswered",
             Self::NoAudio => "no_audio",
         }
     }
@@ -89,6 +91,10 @@ impl fmt::Display for Warning {
             Self::Undecrypted { count } => {
                 write!(f, "{count} SRT packets were locked with a key that was never announced")
             }
+            Self::AcknowledgementsUnanswered { count } => write!(
+                f,
+                "the encoder left {count} SRT acknowledgements unanswered; losses are asked for blindly"
+            ),
             Self::FramesDropped { count } => write!(f, "{count} frames could not be used"),
             Self::NoAudio => write!(
                 f,
@@ -231,6 +237,11 @@ impl Meter {
             if link.packets_undecrypted > 0 {
                 warnings.push(Warning::Undecrypted {
                     count: link.packets_undecrypted,
+                });
+            }
+            if link.acknowledgements_unanswered > 0 {
+                warnings.push(Warning::AcknowledgementsUnanswered {
+                    count: link.acknowledgements_unanswered,
                 });
             }
         }

@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     codec::CodecConfig,
-    package::frame::{Frame, TrackId, TrackKind},
+    package::{
+        frame::{Frame, TrackId, TrackKind},
+        slate::Slate,
+    },
 };
 
 /// Another source of this variant that agrees so closely with the one before has the same clock.
@@ -24,7 +27,7 @@ const SAME_CLOCK: MediaTime = MediaTime::from_millis(250);
 /// The same for the sources of two variants, whose connections an encoder opens one after the other.
 const SAME_ENCODER: MediaTime = MediaTime::from_millis(3000);
 /// A source that comes so much earlier than it had to is brought forward.
-const EXCESS: MediaTime = MediaTime::from_millis(250);
+const EXCESS: MediaTime = MediaTime::from_millis(80);
 /// Frames kept while none came yet that the source can begin with.
 const EARLY_MAX: usize = 512;
 
@@ -77,6 +80,13 @@ impl Line {
     pub(super) fn configure(&mut self, id: TrackId, config: Arc<CodecConfig>) {
         let queue = self.tracks.entry(id).or_insert_with(|| Queue::new(id));
         queue.newest_config = Some(config);
+    }
+
+    pub(super) fn set_slate(&mut self, slate: Option<(&Slate, MediaTime)>) {
+        let pictures = self.tracks.iter_mut().filter(|(id, _)| id.kind == TrackKind::Video);
+        for (_, queue) in pictures {
+            queue.set_slate(slate.map(|(slate, after)| (slate.clone(), after)));
+        }
     }
 
     pub(super) fn stop(&mut self) {
@@ -225,11 +235,13 @@ impl Line {
             }
             What::Filler => {
                 let was_filling = queue.is_filling();
-                let (frame, lost) = queue.fill(wants_key);
+                let filled = queue.fill(wants_key);
                 counts.gaps[place] += u64::from(!was_filling);
-                counts.late[place] += lost as u64;
+                counts.late[place] += filled.lost as u64;
+                let configure = |config| Action::Configure { variant, id, config };
+                actions.extend(filled.config.map(configure));
                 let filler = Some(queue.step().to_duration());
-                actions.extend(frame.map(|frame| Action::Frame { variant, frame, filler }));
+                actions.extend(filled.frame.map(|frame| Action::Frame { variant, frame, filler }));
             }
         }
         Some(actions)

@@ -13,6 +13,7 @@ use crate::{
         cadence::Cadence,
         filler::Filler,
         frame::{Frame, TrackId, TrackKind},
+        slate::Slate,
     },
 };
 
@@ -44,6 +45,16 @@ pub(super) struct Next {
     pub what: What,
 }
 
+/// What became of a moment without a frame.
+#[derive(Debug, Default)]
+pub(super) struct Filled {
+    pub frame: Option<Frame>,
+    /// The decoder configuration of this frame, if it is another one than before.
+    pub config: Option<Arc<CodecConfig>>,
+    /// Frames that waited and can't be decoded after it.
+    pub lost: usize,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
     Frame,
@@ -71,6 +82,10 @@ pub(super) struct Queue {
     /// Where the last picture that is shown ends.
     shown_until: MediaTime,
     filling: bool,
+    /// Where the present gap began.
+    gap: MediaTime,
+    /// Shown in gaps that last longer than this.
+    slate: Option<(Slate, MediaTime)>,
     /// The run of the newest frame that was queued.
     pub(super) run: u64,
 }
@@ -90,6 +105,8 @@ impl Queue {
             composition: MediaTime::ZERO,
             shown_until: MediaTime::ZERO,
             filling: false,
+            gap: MediaTime::ZERO,
+            slate: None,
             run: 0,
         }
     }
@@ -100,6 +117,11 @@ impl Queue {
 
     pub(super) fn half_step(&self) -> MediaTime {
         MediaTime::from_nanos(self.step.as_nanos() / 2)
+    }
+
+    /// What to show in gaps that last longer than `after`, from the next segment on.
+    pub(super) fn set_slate(&mut self, slate: Option<(Slate, MediaTime)>) {
+        self.slate = slate;
     }
 
     /// From one frame to the next.
@@ -239,26 +261,32 @@ impl Queue {
         self.step = step.unwrap_or(self.step);
     }
 
-    /// There is no frame: gives the one that fills. `None`: nothing can. The second value is how many frames that waited
-    /// can't be decoded after it.
-    pub(super) fn fill(&mut self, wants_key: impl FnOnce(MediaTime) -> bool) -> (Option<Frame>, usize) {
-        let mut lost = 0;
+    /// There is no frame: gives the one that fills, if one can.
+    pub(super) fn fill(&mut self, wants_key: impl Fn(MediaTime) -> bool) -> Filled {
+        let mut filled = Filled::default();
         if !self.filling {
             self.filling = true;
-            lost = self.drop_until_key();
+            filled.lost = self.drop_until_key();
             if self.id.kind == TrackKind::Video {
                 // Pictures are sent out of order: the newest one sent is shown to its end first.
                 self.next = self.next.map(|next| next.max(self.shown_until - self.composition));
-                return (None, lost);
+            }
+            self.gap = self.next.unwrap_or(self.gap);
+            if self.id.kind == TrackKind::Video {
+                return filled;
             }
         }
-        let (Some(next), Some(filler)) = (self.next, &mut self.filler) else {
-            return (None, lost);
-        };
+        let Some(next) = self.next else { return filled };
         let is_video = self.id.kind == TrackKind::Video;
-        let Some(filling) = filler.next(is_video && wants_key(next)) else {
+        let mut key = is_video && wants_key(next);
+        // A frame before the segment would end anyhow: the part that players were hinted at is still one of the old map.
+        if is_video && !key && wants_key(next + self.step) {
+            filled.config = self.turn_to_slate(next);
+            key = filled.config.is_some();
+        }
+        let Some(filling) = self.filler.as_mut().and_then(|filler| filler.next(key)) else {
             self.filler = None;
-            return (None, lost);
+            return filled;
         };
         let frame = Frame {
             track: self.id,
@@ -270,7 +298,21 @@ impl Queue {
         self.next = Some(next + self.step);
         self.last = Some(next);
         self.shown_until = frame.pts() + self.step;
-        (Some(frame), lost)
+        filled.frame = Some(frame);
+        filled
+    }
+
+    /// The gap has lasted long enough for the slate: holds that from now on, and gives its configuration.
+    fn turn_to_slate(&mut self, next: MediaTime) -> Option<Arc<CodecConfig>> {
+        let (slate, after) = self.slate.as_ref()?;
+        if next - self.gap < *after || self.config.as_ref() == Some(&slate.config) {
+            return None;
+        }
+        let mut filler = Filler::new(&slate.config);
+        filler.shown(&slate.key, true);
+        self.filler = Some(filler);
+        self.config = Some(slate.config.clone());
+        self.config.clone()
     }
 
     fn drop_until_key(&mut self) -> usize {

@@ -11,15 +11,22 @@ use weir_shared::media::time::MediaTime;
 
 use super::{Action, Arrival, Resilience};
 use crate::{
-    codec::{CodecConfig, aac::AacConfig, avc},
-    package::frame::{Frame, TrackId, TrackKind},
+    codec::{
+        CodecConfig,
+        aac::AacConfig,
+        avc::{self, AvcConfig},
+    },
+    package::{
+        frame::{Frame, TrackId, TrackKind},
+        slate::Slate,
+    },
 };
 
 const MAIN: u8 = 1;
 const FPS: u64 = 30;
 
 fn configs() -> BTreeMap<TrackId, Arc<CodecConfig>> {
-    let avc = avc::AvcConfig::parse(Bytes::from_static(avc::tests::X264_720P30)).unwrap();
+    let avc = AvcConfig::parse(Bytes::from_static(avc::tests::X264_720P30)).unwrap();
     let aac = AacConfig::parse(Bytes::from_static(&[0x11, 0x90])).unwrap();
     [
         (TrackId::VIDEO, Arc::new(CodecConfig::Avc(avc))),
@@ -56,6 +63,10 @@ struct Stage {
     now_ms: u64,
     /// (track, dts in ms since the stage's start, filler, key, when published in ms)
     shown: Vec<Shown>,
+    /// Where the newest segment began.
+    segment: Option<MediaTime>,
+    /// Every decoder configuration of the picture, and when it came.
+    configured: Vec<(u64, Arc<CodecConfig>)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,6 +87,8 @@ impl Stage {
             start,
             now_ms: 0,
             shown: Vec::new(),
+            segment: None,
+            configured: Vec::new(),
         }
     }
 
@@ -95,23 +108,24 @@ impl Stage {
 
     fn poll(&mut self) {
         let now = self.now();
-        let mut last_key = self
-            .shown
-            .iter()
-            .rev()
-            .find(|s| s.kind == TrackKind::Video && s.key)
-            .map(|s| s.dts);
         loop {
-            let wants = |_, at: MediaTime| last_key.is_none_or(|last| at >= last + MediaTime::from_millis(1990));
+            let began = self.segment;
+            let wants = |_, at: MediaTime| began.is_none_or(|began| at >= began + MediaTime::from_millis(1990));
             let Some(actions) = self.core.poll(now, wants) else {
                 break;
             };
             for action in actions {
-                let Action::Frame { frame, filler, .. } = action else {
-                    continue;
+                let (frame, filler) = match action {
+                    Action::Frame { frame, filler, .. } => (frame, filler),
+                    Action::Configure { id, config, .. } => {
+                        if id.kind == TrackKind::Video {
+                            self.configured.push((self.now_ms, config));
+                        }
+                        continue;
+                    }
                 };
-                if frame.track.kind == TrackKind::Video && frame.key {
-                    last_key = Some(frame.dts);
+                if frame.track.kind == TrackKind::Video && frame.key && wants(MAIN, frame.dts) {
+                    self.segment = Some(frame.dts);
                 }
                 self.shown.push(Shown {
                     kind: frame.track.kind,
@@ -366,4 +380,65 @@ fn without_a_cushion_it_still_fills() {
     stage.check();
     assert!(stage.filled(TrackKind::Video) > 1800.0);
     assert!(stage.latency(ENCODER) < 40);
+}
+
+#[test]
+fn a_source_that_becomes_a_little_earlier_is_brought_forward() {
+    let mut stage = Stage::new(1000);
+    stage.switch(1);
+    // It comes 1.3 s late for good, and after a while 1.15 s.
+    let late = |made: u64| match made {
+        0..5000 => made,
+        5000..7700 => 9000,
+        7700..12_700 => made + 1300,
+        _ => (made + 1150).max(14_000),
+    };
+    stage.play(1, ENCODER, 24_000, late);
+    stage.check();
+    let latency = stage.latency(ENCODER);
+    assert!((2140..=2220).contains(&latency), "{latency}");
+}
+
+#[test]
+fn a_long_gap_shows_the_operators_picture_until_the_broadcast_is_back() {
+    let broadcast = configs()[&TrackId::VIDEO].clone();
+    // Of another level.
+    let mut record = avc::tests::X264_720P30.to_vec();
+    (record[3], record[11]) = (0x20, 0x20);
+    let config = Arc::new(CodecConfig::Avc(AvcConfig::parse(record.into()).unwrap()));
+    let slate = Slate {
+        config: config.clone(),
+        key: Bytes::from_static(b"\0\0\0\x08\x65\x88\x84\0\x33\xff\xfe\xf6"),
+    };
+    for (away, is_shown) in [(2000, false), (12_000, true)] {
+        let mut stage = Stage::new(1000);
+        stage.switch(1);
+        stage.core.set_slate(MAIN, &slate, Duration::from_secs(4));
+        stage.play(1, ENCODER, 6000, |made| made);
+        stage.core.forget(1);
+        stage.wait(6000 + away);
+        let second = Encoder {
+            from_ms: 6000 + away,
+            zero_ms: 0,
+        };
+        stage.switch(2);
+        stage.play(2, second, 6000 + away + 5000, |made| made);
+        stage.check();
+        let seen: Vec<_> = stage.configured.iter().map(|(_, config)| config.clone()).collect();
+        if !is_shown {
+            assert_eq!(seen, std::slice::from_ref(&broadcast));
+            continue;
+        }
+        assert_eq!(seen, [broadcast.clone(), config.clone(), broadcast.clone()]);
+        // The gap is seen from 7 s on; the slate comes with the first segment after four more.
+        let (began, ended) = (stage.configured[1].0, stage.configured[2].0);
+        assert!((11_000..=13_050).contains(&began), "{began}");
+        assert!((18_900..=19_100).contains(&ended), "{ended}");
+        let first = stage
+            .of(TrackKind::Video)
+            .into_iter()
+            .find(|shown| shown.at_ms >= began)
+            .unwrap();
+        assert!(first.key && first.filler, "decoding begins with it: {first:?}");
+    }
 }

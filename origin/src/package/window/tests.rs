@@ -1,5 +1,8 @@
 //! The ring against a list of everything that ever went into it.
 
+use std::time::SystemTime;
+
+use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 
 use super::*;
@@ -182,12 +185,14 @@ proptest! {
             for &(len, ms) in &input.parts {
                 let part = PartEntry {
                     bytes: part_bytes(number, len),
+                    shared: false,
                     duration: Duration::from_millis(ms),
                     independent: parts.is_empty(),
                 };
                 window.push_part(Part {
                     number: PartNumber(number),
                     bytes: part.bytes.clone(),
+                    shared: false,
                     duration: part.duration,
                     independent: part.independent,
                 });
@@ -247,6 +252,7 @@ fn a_segment_that_is_dropped_while_open_leaves_nothing_behind() {
     let part = |number| Part {
         number: PartNumber(number),
         bytes: part_bytes(number, 10),
+        shared: false,
         duration: Duration::from_secs(1),
         independent: true,
     };
@@ -287,6 +293,7 @@ fn seconds(window: &mut Window, numbers: std::ops::Range<u64>) {
         window.push_part(Part {
             number: PartNumber(number),
             bytes: part_bytes(number, 10),
+            shared: number.is_multiple_of(2),
             duration: Duration::from_secs(1),
             independent: true,
         });
@@ -307,7 +314,7 @@ fn old_segments_leave_memory_and_stay_in_the_list() {
     assert_eq!(old.len(), 90);
     assert_eq!(old[0].msn, MediaSequence(0));
     for segment in &old {
-        let elsewhere = Cold::new(Elsewhere(segment.parts[0].bytes.clone()));
+        let elsewhere = Cold::new(Arc::new(Elsewhere(segment.parts[0].bytes.clone())));
         assert!(
             !window.cool(segment.msn.next(), elsewhere.clone()),
             "one after the other"
@@ -315,6 +322,7 @@ fn old_segments_leave_memory_and_stay_in_the_list() {
         assert!(window.cool(segment.msn, elsewhere));
     }
     assert_eq!((window.media_bytes(), window.hot_time()), (60 * 80, hot));
+    assert_eq!(window.own_bytes(), 30 * 80, "every other part is another window's too");
     assert_eq!(window.to_cool(hot).count(), 0);
     assert_eq!(window.listed_len(), 150);
     assert_eq!(window.part(PartNumber(70)), None);

@@ -137,7 +137,7 @@ fn bit_rates_are_those_of_what_was_stored() {
     assert_eq!(variant.uri, "vod/r1/video.m3u8");
     assert_eq!(parsed.media[0].uri.as_deref(), Some("vod/r1/audio.m3u8"));
     assert!(index.contains("URI=\"vod/r1/video-iframes.m3u8\""), "{index}");
-    assert!(index.ends_with(FINISHED));
+    assert!(index.ends_with(INDEX_END));
 }
 
 #[test]
@@ -171,4 +171,46 @@ fn renditions_that_came_and_went_stay_in_the_index() {
         "{merged}"
     );
     assert_eq!(merged_master(&merged, MASTER), merged);
+}
+
+#[test]
+fn thumbnails_stand_at_the_moments_of_their_segments() {
+    let picture = |msn| Line::Picture {
+        rendition: rendition("video"),
+        epoch: 9,
+        msn,
+    };
+    let mut lines = life(9, &[(100, false), (101, false), (102, false), (103, false)]);
+    lines.extend([picture(101), picture(103)]);
+    let mut ledger = ledger(lines);
+    let growing = thumbnails(&ledger, Growth::Running).unwrap();
+    assert_eq!(
+        growing,
+        "WEBVTT\n\n00:00:00.000 --> 00:00:06.000\n9/video/101.jpg\n\n\
+         00:00:06.000 --> 00:00:08.000\n9/video/103.jpg\n"
+    );
+    // It only ever grows at its end, but for the end of its last cue.
+    for line in segment("video", 9, 104, false) {
+        ledger.apply(&line).unwrap();
+    }
+    ledger.apply(&stored("video", 9, 104)).unwrap();
+    let finished = thumbnails(&ledger, Growth::Finished).unwrap();
+    assert!(finished.contains("\n00:00:06.000 --> 00:00:10.000\n"), "{finished}");
+    assert!(finished.ends_with("9/video/103.jpg\n\nNOTE finished\n"), "{finished}");
+}
+
+#[test]
+fn a_thumbnail_of_nothing_is_not_believed() {
+    let mut ledger = ledger(life(9, &[(100, false)]));
+    let before = ledger.clone();
+    for (of, msn) in [("video", 101), ("other", 100)] {
+        let line = Line::Picture {
+            rendition: rendition(of),
+            epoch: 9,
+            msn,
+        };
+        assert!(ledger.apply(&line).is_err());
+    }
+    assert_eq!(ledger, before);
+    assert_eq!(thumbnails(&ledger, Growth::Finished), None);
 }

@@ -22,7 +22,7 @@ struct Echo {
 }
 
 impl Handler for Echo {
-    async fn handle(&self, _: Peer, request: Parts) -> Response<Body> {
+    async fn handle(&self, _: Peer, request: Box<Parts>) -> Response<Body> {
         let path = request.uri.path().to_owned();
         if path == "/held" {
             let _held = self.held.clone();

@@ -1,10 +1,7 @@
 use super::*;
-use crate::ingest::{
-    secret::Secret,
-    srt::{
-        crypto, hello,
-        wire::{Kind, Packet},
-    },
+use crate::ingest::srt::{
+    crypto, hello,
+    wire::{Kind, Packet},
 };
 
 const OFFER: Offer = Offer {
@@ -88,7 +85,7 @@ fn knock(extensions: &[u8]) -> Knock {
 
 #[test]
 fn a_caller_that_brings_its_cookie_back_is_heard() {
-    let knock = knock(&hello::tests::extensions(Some(terms()), Some("app/show"), None));
+    let knock = knock(&hello::write_request(Some(&terms()), Some("app/show"), None));
     assert_eq!(knock.stream_id, b"app/show");
     assert_eq!((knock.peer, knock.socket(), knock.timestamp), (peer(), 4711, 77));
     let beginning = listener(Instant::now()).accept(&knock, 99, None);
@@ -108,7 +105,7 @@ fn the_longer_latency_wins_up_to_a_bound() {
             send_latency_ms: asked,
             ..terms()
         };
-        let knock = knock(&hello::tests::extensions(Some(terms), None, None));
+        let knock = knock(&hello::write_request(Some(&terms), None, None));
         let beginning = listener(Instant::now()).accept(&knock, 1, None);
         assert_eq!(beginning.latency_ms, given, "asked for {asked}");
     }
@@ -116,10 +113,10 @@ fn the_longer_latency_wins_up_to_a_bound() {
 
 #[test]
 fn key_material_is_handed_on_and_echoed() {
-    let message = crypto::tests::message("a passphrase", Some(&[3; 16]), None);
-    let knock = knock(&hello::tests::extensions(Some(terms()), Some("show"), Some(&message)));
+    let message = crypto::announcement("a passphrase", &[7; 16], Some(&[3; 16]), None).unwrap();
+    let knock = knock(&hello::write_request(Some(&terms()), Some("show"), Some(&message)));
     assert_eq!(knock.key_material.as_deref(), Some(&message[..]));
-    let keys = Keyring::unlock(&Secret::new("a passphrase"), &message).unwrap();
+    let keys = Keyring::unlock("a passphrase", &message).unwrap();
     let beginning = listener(Instant::now()).accept(&knock, 1, Some(keys));
     let (answer, extensions) = read(&beginning.answer);
     assert_eq!(answer.extension, 3);
@@ -133,7 +130,7 @@ fn nothing_is_answered_without_the_cookie_of_ones_own_address() {
     let listener = listener(now);
     let good = cookie(&listener, now);
     let content = |cookie| {
-        let extensions = hello::tests::extensions(Some(terms()), Some("show"), None);
+        let extensions = hello::write_request(Some(&terms()), Some("show"), None);
         [hello(Request::Conclusion, 5, cookie).write(peer().ip()), extensions].concat()
     };
     let hear = |peer: &str, cookie, now| listener.hear(peer.parse().unwrap(), 0, &content(cookie), now);
@@ -162,7 +159,7 @@ fn what_is_not_served_is_told_in_the_protocols_own_words() {
     let with = |change: &dyn Fn(&mut Hello, &mut Terms), more: &[u8]| {
         let (mut hello, mut terms) = (hello(Request::Conclusion, 5, 0), terms());
         change(&mut hello, &mut terms);
-        let extensions = [hello::tests::extensions(Some(terms), Some("show"), None), more.to_vec()].concat();
+        let extensions = [hello::write_request(Some(&terms), Some("show"), None), more.to_vec()].concat();
         match conclude(&hello, &extensions) {
             Answer::Rejected { answer, reject } => {
                 let (told, _) = read(&answer);
@@ -189,7 +186,7 @@ fn what_is_not_served_is_told_in_the_protocols_own_words() {
     assert_eq!(with(&nothing, &extension(8, &[0; 4])), Some(Reject::Group));
     assert_eq!(with(&|hello, _| hello.mtu = 20, &[]), Some(Reject::Rogue));
     assert_eq!(with(&nothing, &[0, 5, 0, 200, 1]), Some(Reject::Rogue));
-    let long = hello::tests::extensions(None, Some(&"x".repeat(513)), None);
+    let long = hello::write_request(None, Some(&"x".repeat(513)), None);
     assert_eq!(with(&nothing, &long), Some(Reject::BadRequest));
     let no_terms = conclude(&hello(Request::Conclusion, 5, 0), &[]);
     assert!(matches!(

@@ -10,10 +10,7 @@ use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::*;
-use crate::ingest::{
-    secret::Secret,
-    srt::{crypto, handshake::Beginning},
-};
+use crate::ingest::srt::{crypto, handshake::Beginning};
 
 const SOCKET: u32 = 7;
 const FIRST: u32 = (1 << 31) - 100;
@@ -47,8 +44,20 @@ fn data(n: u32, timestamp: u32, retransmitted: bool, key: Option<&[u8]>) -> Vec<
         packet.extend(word.to_be_bytes());
     }
     let payload = payload(n);
-    packet.extend(key.map_or(payload.clone(), |key| crypto::tests::locked(key, sequence, &payload)));
+    packet.extend(key.map_or(payload.clone(), |key| locked(key, sequence, &payload)));
     packet
+}
+
+fn announcement(passphrase: &str, even: Option<&[u8]>, odd: Option<&[u8]>) -> Vec<u8> {
+    crypto::announcement(passphrase, &[7; 16], even, odd).unwrap()
+}
+
+/// As an encoder does it.
+fn locked(key: &[u8], sequence: u32, payload: &[u8]) -> Vec<u8> {
+    let keys = Keyring::unlock("any", &announcement("any", Some(key), None)).unwrap();
+    let mut payload = payload.to_vec();
+    assert!(keys.open(Encryption::Even, Sequence::new(sequence), &mut payload));
+    payload
 }
 
 fn payload(n: u32) -> Vec<u8> {
@@ -282,14 +291,14 @@ fn payloads_leave_one_latency_after_they_were_sent() {
 fn a_locked_stream_is_opened_and_changes_its_keys_under_way() {
     let start = Instant::now();
     let (even, odd) = ([1; 16], [2; 16]);
-    let message = crypto::tests::message("a passphrase", Some(&even), None);
-    let keys = Keyring::unlock(&Secret::new("a passphrase"), &message).unwrap();
+    let message = announcement("a passphrase", Some(&even), None);
+    let keys = Keyring::unlock("a passphrase", &message).unwrap();
     let mut session = session(start, Some(keys));
     let at = |ms| start + Duration::from_millis(ms);
     let put = |session: &mut Session, packet: &[u8]| session.datagram(BytesMut::from(packet), at(1));
     put(&mut session, &data(0, 0, false, Some(&even)));
 
-    let both = crypto::tests::message("a passphrase", Some(&even), Some(&odd));
+    let both = announcement("a passphrase", Some(&even), Some(&odd));
     put(&mut session, &control(0x7fff, 3, 0, 0, &both));
     let answer = session.transmit().unwrap();
     assert_eq!((&answer[..4], &answer[16..]), (&[0xff, 0xff, 0, 4][..], &both[..]));
@@ -309,7 +318,7 @@ fn a_locked_stream_is_opened_and_changes_its_keys_under_way() {
     assert_eq!((stats.undecrypted, stats.key_refreshes, stats.bad_refreshes), (1, 1, 0));
 
     // A refresh under another passphrase is refused, the stream goes on.
-    let foreign = crypto::tests::message("another one", Some(&odd), None);
+    let foreign = announcement("another one", Some(&odd), None);
     session.datagram(BytesMut::from(&control(0x7fff, 3, 0, 0, &foreign)[..]), at(600));
     assert_eq!(session.transmit().unwrap()[16..], BAD_SECRET_STATE);
     assert_eq!(session.stats().bad_refreshes, 1);

@@ -1,6 +1,6 @@
 //! The handshake's fields and extensions (draft-sharabayko-srt-01, section 3.2.1), read and written. Pure.
 //!
-//! Before this: `srt/wire.rs`. After this: `srt/handshake.rs`, which decides.
+//! Before this: `srt/wire.rs`. After this: the origin's `srt/handshake.rs`, the harness's `srt/caller.rs`.
 
 use super::{reject::Reject, sequence::Sequence};
 
@@ -12,6 +12,7 @@ pub const MAGIC: u16 = 0x4a17;
 /// Extension field of a conclusion: which kinds follow.
 const FIELD_HS: u16 = 1;
 const FIELD_KM: u16 = 2;
+const FIELD_CONFIG: u16 = 4;
 /// Extension types (table 5).
 const HS_REQUEST: u16 = 1;
 const HS_RESPONSE: u16 = 2;
@@ -92,6 +93,12 @@ impl Terms {
     pub const RETRANSMISSION_FLAG: u32 = 1 << 5;
     /// File transfer.
     pub const STREAM: u32 = 1 << 6;
+
+    fn write(&self) -> Vec<u8> {
+        let latencies = u32::from(self.receive_latency_ms) << 16 | u32::from(self.send_latency_ms);
+        let words = [self.version, self.flags, latencies];
+        words.iter().flat_map(|word| word.to_be_bytes()).collect()
+    }
 }
 
 /// What follows the fixed fields of a conclusion.
@@ -169,21 +176,48 @@ impl Hello {
         bytes
     }
 
+    /// The same with a caller's wishes, as [`write_request`] writes them.
+    pub fn write_conclusion(mut self, peer: core::net::IpAddr, requests: &[u8], is_encrypted: bool) -> Vec<u8> {
+        // A stream id counts as configuration (table 4).
+        self.extension = FIELD_HS | FIELD_CONFIG | if is_encrypted { FIELD_KM } else { 0 };
+        let mut bytes = self.write(peer);
+        bytes.extend_from_slice(requests);
+        bytes
+    }
+
     /// The same with our answers to a conclusion.
     pub fn write_answer(mut self, peer: core::net::IpAddr, terms: &Terms, key_material: Option<&[u8]>) -> Vec<u8> {
         self.extension = FIELD_HS | if key_material.is_some() { FIELD_KM } else { 0 };
         let mut bytes = self.write(peer);
-        let latencies = u32::from(terms.receive_latency_ms) << 16 | u32::from(terms.send_latency_ms);
-        let content: Vec<u8> = [terms.version, terms.flags, latencies]
-            .iter()
-            .flat_map(|word| word.to_be_bytes())
-            .collect();
-        push_extension(&mut bytes, HS_RESPONSE, &content);
+        push_extension(&mut bytes, HS_RESPONSE, &terms.write());
         if let Some(key_material) = key_material {
             push_extension(&mut bytes, KM_RESPONSE, key_material);
         }
         bytes
     }
+}
+
+/// The extensions of a caller's conclusion (section 3.2.1). Of `key_material`, which comes in whole words, nothing is changed.
+pub fn write_request(terms: Option<&Terms>, stream_id: Option<&str>, key_material: Option<&[u8]>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(terms) = terms {
+        push_extension(&mut bytes, HS_REQUEST, &terms.write());
+    }
+    if let Some(id) = stream_id {
+        push_extension(&mut bytes, STREAM_ID, &words_of(id.as_bytes()));
+    }
+    if let Some(key_material) = key_material {
+        push_extension(&mut bytes, KM_REQUEST, key_material);
+    }
+    bytes
+}
+
+/// Text in little-endian words, padded with zeros.
+fn words_of(text: &[u8]) -> Vec<u8> {
+    let mut padded = text.to_vec();
+    padded.resize(text.len().next_multiple_of(4), 0);
+    let words = padded.as_chunks::<4>().0;
+    words.iter().flat_map(|word| word.iter().rev().copied()).collect()
 }
 
 fn push_extension(bytes: &mut Vec<u8>, kind: u16, content: &[u8]) {
@@ -201,8 +235,8 @@ impl<'a> Extensions<'a> {
             let (content, rest) = rest.split_at_checked(length).ok_or(HelloError::TruncatedExtension)?;
             bytes = rest;
             match kind {
-                HS_REQUEST => found.terms = Some(terms(content)?),
-                KM_REQUEST => found.key_material = Some(content),
+                HS_REQUEST | HS_RESPONSE => found.terms = Some(terms(content)?),
+                KM_REQUEST | KM_RESPONSE => found.key_material = Some(content),
                 STREAM_ID if content.len() > STREAM_ID_MAX => return Err(HelloError::LongStreamId),
                 STREAM_ID => found.stream_id = Some(text(content)),
                 CONGESTION => found.congestion = Some(text(content)),
@@ -228,7 +262,7 @@ fn terms(content: &[u8]) -> Result<Terms, HelloError> {
     })
 }
 
-/// Text stands in little-endian words, padded with zeros.
+/// [`words_of`], read.
 fn text(content: &[u8]) -> Vec<u8> {
     let mut text: Vec<u8> = content
         .as_chunks::<4>()
@@ -242,40 +276,11 @@ fn text(content: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
-    /// The extensions of an encoder's conclusion.
-    pub(in super::super) fn extensions(
-        terms: Option<Terms>,
-        stream_id: Option<&str>,
-        key_material: Option<&[u8]>,
-    ) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        if let Some(terms) = terms {
-            let latencies = u32::from(terms.receive_latency_ms) << 16 | u32::from(terms.send_latency_ms);
-            let words = [terms.version, terms.flags, latencies];
-            let content: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
-            push_extension(&mut bytes, HS_REQUEST, &content);
-        }
-        if let Some(id) = stream_id {
-            push_extension(&mut bytes, STREAM_ID, &words_of(id.as_bytes()));
-        }
-        if let Some(key_material) = key_material {
-            push_extension(&mut bytes, KM_REQUEST, key_material);
-        }
-        bytes
-    }
-
-    fn words_of(text: &[u8]) -> Vec<u8> {
-        let mut padded = text.to_vec();
-        padded.resize(text.len().next_multiple_of(4), 0);
-        padded
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .flat_map(|w| w.iter().rev().copied())
-            .collect()
+    fn extensions(terms: Option<Terms>, stream_id: Option<&str>, key_material: Option<&[u8]>) -> Vec<u8> {
+        write_request(terms.as_ref(), stream_id, key_material)
     }
 
     #[test]
@@ -317,7 +322,7 @@ pub(super) mod tests {
             let mut empty = kind.to_be_bytes().to_vec();
             empty.extend([0, 0]);
             let parsed = Extensions::parse(&empty);
-            assert_eq!(parsed.is_err(), kind == HS_REQUEST, "{kind}");
+            assert_eq!(parsed.is_err(), matches!(kind, HS_REQUEST | HS_RESPONSE), "{kind}");
             let mut cut = kind.to_be_bytes().to_vec();
             cut.extend([0, 9, 1, 2, 3]);
             assert_eq!(Extensions::parse(&cut), Err(HelloError::TruncatedExtension));

@@ -4,8 +4,8 @@
 //! The published Rust codec (srt-protocol 0.4.4) panics on handshakes with an empty stream id, a congestion name or an
 //! empty group, before any cookie is looked at: not for an open port.
 //!
-//! Before this: `srt/server.rs`. Beside it: `srt/hello.rs`, the handshake's own fields. After this: `srt/handshake.rs` and
-//! `srt/session.rs`.
+//! Beside it: `srt/hello.rs`, the handshake's own fields. After this: the origin's `srt/session.rs`, which receives, and the
+//! harness's `srt/caller.rs`, which sends.
 
 use super::sequence::Sequence;
 
@@ -29,6 +29,12 @@ mod control_type {
 /// Subtypes of user-defined control packets (table 5).
 const KEY_REQUEST: u16 = 3;
 const KEY_RESPONSE: u16 = 4;
+/// Second word of a data packet: first and last packet of its message, to be delivered in order, message number.
+const SOLO: u32 = 0b11 << 30;
+const IN_ORDER: u32 = 1 << 29;
+const MESSAGE_NUMBER: u32 = (1 << 26) - 1;
+/// In the same word's first byte … of a packet that was sent before.
+const RETRANSMITTED_BIT: u8 = 1 << 2;
 /// First bit of a loss report's word that begins a range.
 const RANGE: u32 = 1 << 31;
 
@@ -55,6 +61,15 @@ pub enum Kind<'a> {
     Handshake(&'a [u8]),
     KeepAlive,
     Shutdown,
+    /// Everything before `next` has arrived there. Number 0 wants no answer.
+    Acknowledgement {
+        number: u32,
+        next: Sequence,
+        /// Microseconds; `None`: only the position.
+        rtt: Option<u32>,
+    },
+    /// Words of what is missing there, for [`losses`].
+    LossReport(&'a [u8]),
     /// Our acknowledgement of this number has arrived there.
     AcknowledgementSeen(u32),
     /// These will not come (again); both ends included.
@@ -64,7 +79,7 @@ pub enum Kind<'a> {
     },
     /// A key refresh, for `crypto.rs`.
     KeyRequest(&'a [u8]),
-    /// Nothing that a receiver acts on.
+    /// Nothing that anybody acts on.
     Other,
 }
 
@@ -120,6 +135,15 @@ fn control(type_id: u16, subtype: u16, info: u32, rest: &[u8]) -> Result<Kind<'_
         control_type::KEEP_ALIVE => Kind::KeepAlive,
         control_type::SHUTDOWN => Kind::Shutdown,
         control_type::ACKNOWLEDGEMENT_SEEN => Kind::AcknowledgementSeen(info),
+        control_type::ACKNOWLEDGEMENT => {
+            let (next, rest) = rest.split_first_chunk::<4>().ok_or(WireError::Truncated)?;
+            Kind::Acknowledgement {
+                number: info,
+                next: Sequence::new(u32::from_be_bytes(*next)),
+                rtt: rest.first_chunk().map(|rtt| u32::from_be_bytes(*rtt)),
+            }
+        }
+        control_type::LOSS_REPORT => Kind::LossReport(rest),
         control_type::DROP_REQUEST => {
             let (range, _) = rest.split_first_chunk::<8>().ok_or(WireError::Truncated)?;
             let [a, b, c, d, e, f, g, h] = *range;
@@ -131,6 +155,12 @@ fn control(type_id: u16, subtype: u16, info: u32, rest: &[u8]) -> Result<Kind<'_
         control_type::USER_DEFINED if subtype == KEY_REQUEST => Kind::KeyRequest(rest),
         _ => Kind::Other,
     })
+}
+
+/// Which socket of ours a datagram is for, before anything else is looked at.
+pub fn destination(datagram: &[u8]) -> Option<u32> {
+    let destination = datagram.get(HEADER_BYTES - 4..)?.first_chunk()?;
+    Some(u32::from_be_bytes(*destination))
 }
 
 fn words(header: &[u8; HEADER_BYTES]) -> [u32; 4] {
@@ -195,6 +225,33 @@ impl Writer {
         self.control(control_type::LOSS_REPORT, 0, 0, timestamp, &to_bytes(loss_words))
     }
 
+    /// A data packet: a message of its own, in order, as live mode has it (section 3.1).
+    pub fn data(self, timestamp: u32, sequence: Sequence, encryption: Encryption, payload: &[u8]) -> Vec<u8> {
+        let key = match encryption {
+            Encryption::None => 0,
+            Encryption::Even => 1 << 27,
+            Encryption::Odd => 2 << 27,
+        };
+        let message = SOLO | IN_ORDER | key | (sequence.raw() & MESSAGE_NUMBER);
+        let mut packet = Vec::with_capacity(HEADER_BYTES + payload.len());
+        for word in [sequence.raw(), message, timestamp, self.destination] {
+            packet.extend_from_slice(&word.to_be_bytes());
+        }
+        packet.extend_from_slice(payload);
+        packet
+    }
+
+    /// The answer to an acknowledgement.
+    pub fn acknowledgement_seen(self, timestamp: u32, number: u32) -> Vec<u8> {
+        self.control(control_type::ACKNOWLEDGEMENT_SEEN, 0, number, timestamp, &[])
+    }
+
+    /// These will not come (again); both ends included.
+    pub fn drop_request(self, timestamp: u32, first: Sequence, last: Sequence) -> Vec<u8> {
+        let content = to_bytes(&[first.raw(), last.raw()]);
+        self.control(control_type::DROP_REQUEST, 0, 0, timestamp, &content)
+    }
+
     pub fn keep_alive(self, timestamp: u32) -> Vec<u8> {
         self.control(control_type::KEEP_ALIVE, 0, 0, timestamp, &[0; 4])
     }
@@ -224,6 +281,28 @@ pub fn push_range(loss_words: &mut Vec<u32>, first: Sequence, last: Sequence) {
         loss_words.push(first.raw());
     } else {
         loss_words.extend([first.raw() | RANGE, last.raw()]);
+    }
+}
+
+/// What a loss report asks for: ranges, both ends included. A range that is cut off, or runs backwards, ends it.
+pub fn losses(loss_words: &[u8]) -> impl Iterator<Item = (Sequence, Sequence)> {
+    let mut words = loss_words
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|word| u32::from_be_bytes(*word));
+    std::iter::from_fn(move || {
+        let first = words.next()?;
+        let last = if first & RANGE == 0 { first } else { words.next()? };
+        let (first, last) = (Sequence::new(first), Sequence::new(last));
+        (last.ahead_of(first) >= 0).then_some((first, last))
+    })
+}
+
+/// Marks a data packet as one that is sent again.
+pub fn mark_retransmitted(packet: &mut [u8]) {
+    if let Some(flags) = packet.get_mut(4) {
+        *flags |= RETRANSMITTED_BIT;
     }
 }
 
@@ -274,6 +353,52 @@ mod tests {
         let report = Writer { destination: 1 }.loss_report(0, &loss_words);
         assert_eq!(report.len(), HEADER_BYTES + 12);
         assert_eq!(report[..4], [0x80, 3, 0, 0]);
+        let Kind::LossReport(read) = Packet::parse(&report).unwrap().kind else {
+            panic!("{report:?}");
+        };
+        let read: Vec<_> = losses(read).map(|(a, b)| (a.raw(), b.raw())).collect();
+        assert_eq!(read, [(5, 5), (7, 9)]);
+        let backwards = to_bytes(&[9 | RANGE, 7, 11]);
+        assert_eq!(losses(&backwards).count(), 0);
+    }
+
+    #[test]
+    fn what_a_sender_writes_a_receiver_reads() {
+        let writer = Writer { destination: 5 };
+        let mut packet = writer.data(7, Sequence::new(0x102), Encryption::Odd, b"payload");
+        for retransmitted in [false, true] {
+            let read = Packet::parse(&packet).unwrap();
+            let kind = Kind::Data {
+                sequence: Sequence::new(0x102),
+                encryption: Encryption::Odd,
+                retransmitted,
+            };
+            assert_eq!((read.timestamp, read.destination, read.kind), (7, 5, kind));
+            mark_retransmitted(&mut packet);
+        }
+        let ack = Acknowledgement {
+            number: 3,
+            next: Sequence::new(9),
+            rtt: 40_000,
+            rtt_variance: 1,
+            room: 1,
+            packets_per_second: 1,
+            bytes_per_second: 1,
+        };
+        let light = writer.light_acknowledgement(0, ack.next);
+        for (packet, number, rtt) in [(writer.acknowledgement(0, &ack), 3, Some(40_000)), (light, 0, None)] {
+            let kind = Kind::Acknowledgement {
+                number,
+                next: ack.next,
+                rtt,
+            };
+            assert_eq!(Packet::parse(&packet).unwrap().kind, kind);
+        }
+        let seen = writer.acknowledgement_seen(0, 3);
+        assert_eq!(Packet::parse(&seen).unwrap().kind, Kind::AcknowledgementSeen(3));
+        let (first, last) = (Sequence::new(3), Sequence::new(4));
+        let request = writer.drop_request(0, first, last);
+        assert_eq!(Packet::parse(&request).unwrap().kind, Kind::DropRequest { first, last });
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! A passphrase and the salt of a message give the key that wraps (PBKDF2, HMAC-SHA1); it opens the keys that lock
 //! payloads, an even and an odd one in turn, so that an encoder can change keys under way.
 //!
-//! Before this: `srt/hello.rs` and `srt/wire.rs`. After this: `srt/session.rs`.
+//! Before this: `srt/hello.rs` and `srt/wire.rs`. After this: the origin's `srt/session.rs`, the harness's `srt/caller.rs`.
 
 use aes::{
     Aes128, Aes192, Aes256,
@@ -14,12 +14,12 @@ use ctr::{CtrCore, flavors::Ctr128BE};
 use sha1::Sha1;
 
 use super::{sequence::Sequence, wire::Encryption};
-use crate::ingest::secret::Secret;
+use crate::config::Secret;
 
 /// Rounds of PBKDF2 (section 6.1.4).
 const ROUNDS: u32 = 2048;
 /// Bytes of the salt that the wrapping key is made with: its last ones.
-const SALT_BYTES: usize = 16;
+pub const SALT_BYTES: usize = 16;
 const KEK_SALT_BYTES: usize = 8;
 /// Bytes of the salt that go into counters.
 const NONCE_BYTES: usize = 14;
@@ -179,9 +179,9 @@ impl std::fmt::Debug for Keyring {
 
 impl Keyring {
     /// From a handshake's key material. It takes a millisecond or two of computing.
-    pub fn unlock(passphrase: &Secret, message: &[u8]) -> Result<Self, KeyError> {
+    pub fn unlock(passphrase: &str, message: &[u8]) -> Result<Self, KeyError> {
         let mut keyring = Self {
-            passphrase: passphrase.clone(),
+            passphrase: Secret::new(passphrase),
             even: None,
             odd: None,
             wrapping: ([0; SALT_BYTES], Vec::new()),
@@ -210,7 +210,7 @@ impl Keyring {
         self.refreshes
     }
 
-    /// Opens a payload in place. `false`: that key is not known.
+    /// Opens a payload in place, or locks it: the two are the same. `false`: that key is not known.
     pub fn open(&self, encryption: Encryption, sequence: Sequence, payload: &mut [u8]) -> bool {
         let key = match encryption {
             Encryption::None => return true,
@@ -227,7 +227,8 @@ impl Keyring {
         let message = Message::parse(bytes)?;
         let (salt, wrapping) = &self.wrapping;
         if *salt != message.salt || wrapping.len() != message.key_bytes {
-            self.wrapping = (message.salt, self.wrapping_key(&message));
+            let key = wrapping_key(self.passphrase.reveal(), &message.salt, message.key_bytes);
+            self.wrapping = (message.salt, key);
         }
         let keys = unwrap(&self.wrapping.1, message.wrapped)?;
         let mut nonce = [0; NONCE_BYTES];
@@ -249,13 +250,42 @@ impl Keyring {
         self.last_message = bytes.to_vec();
         Ok(())
     }
+}
 
-    fn wrapping_key(&self, message: &Message<'_>) -> Vec<u8> {
-        let mut key = vec![0; message.key_bytes];
-        let salt = &message.salt[SALT_BYTES - KEK_SALT_BYTES..];
-        pbkdf2::pbkdf2_hmac::<Sha1>(self.passphrase.expose().as_bytes(), salt, ROUNDS, &mut key);
-        key
+/// What an encoder sends to announce keys of 16, 24 or 32 bytes, both of one length (section 3.2.2).
+pub fn announcement(
+    passphrase: &str,
+    salt: &[u8; SALT_BYTES],
+    even: Option<&[u8]>,
+    odd: Option<&[u8]>,
+) -> Result<Vec<u8>, KeyError> {
+    let flags = u8::from(even.is_some()) | u8::from(odd.is_some()) << 1;
+    let key_bytes = even.or(odd).map_or(0, <[u8]>::len);
+    let keys = [even.unwrap_or_default(), odd.unwrap_or_default()].concat();
+    let mut bytes = vec![0x12, 0x20, 0x29, flags, 0, 0, 0, 0, 2, 0, 2, 0, 0, 0];
+    bytes.extend([(SALT_BYTES / 4) as u8, (key_bytes / 4) as u8]);
+    bytes.extend(salt);
+    let mut wrapped = vec![0; keys.len() + WRAP_BYTES];
+    let wrapping = wrapping_key(passphrase, salt, key_bytes);
+    let done = match wrapping.len() {
+        16 => aes_kw::KwAes128::new_from_slice(&wrapping).map(|kw| kw.wrap_key(&keys, &mut wrapped).is_ok()),
+        24 => aes_kw::KwAes192::new_from_slice(&wrapping).map(|kw| kw.wrap_key(&keys, &mut wrapped).is_ok()),
+        _ => aes_kw::KwAes256::new_from_slice(&wrapping).map(|kw| kw.wrap_key(&keys, &mut wrapped).is_ok()),
+    };
+    bytes.extend(wrapped);
+    // Of keys that are none, or differ in length, no sound message comes.
+    match done {
+        Ok(true) => Message::parse(&bytes).map(drop)?,
+        _ => return Err(KeyError::Malformed),
     }
+    Ok(bytes)
+}
+
+fn wrapping_key(passphrase: &str, salt: &[u8; SALT_BYTES], key_bytes: usize) -> Vec<u8> {
+    let mut key = vec![0; key_bytes];
+    let salt = &salt[SALT_BYTES - KEK_SALT_BYTES..];
+    pbkdf2::pbkdf2_hmac::<Sha1>(passphrase.as_bytes(), salt, ROUNDS, &mut key);
+    key
 }
 
 /// RFC 3394. Its check value tells a wrong key, and with it a wrong passphrase.
@@ -274,64 +304,19 @@ fn unwrap(wrapping: &[u8], wrapped: &[u8]) -> Result<Vec<u8>, KeyError> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
     const SALT: [u8; SALT_BYTES] = *b"0123456789abcdef";
 
-    fn passphrase() -> Secret {
-        Secret::new("correct horse battery")
-    }
+    const PASSPHRASE: &str = "correct horse battery";
 
-    /// What an encoder sends to announce these keys: even first.
-    pub(in super::super) fn message(passphrase: &str, even: Option<&[u8]>, odd: Option<&[u8]>) -> Vec<u8> {
-        let keys: Vec<&[u8]> = even.into_iter().chain(odd).collect();
-        let key_bytes = keys[0].len();
-        let flags = u8::from(even.is_some()) | u8::from(odd.is_some()) << 1;
-        let mut bytes = vec![
-            0x12,
-            0x20,
-            0x29,
-            flags,
-            0,
-            0,
-            0,
-            0,
-            2,
-            0,
-            2,
-            0,
-            0,
-            0,
-            4,
-            (key_bytes / 4) as u8,
-        ];
-        bytes.extend(SALT);
-        let mut wrapping = vec![0; key_bytes];
-        pbkdf2::pbkdf2_hmac::<Sha1>(passphrase.as_bytes(), &SALT[8..], ROUNDS, &mut wrapping);
-        let plain = keys.concat();
-        let mut wrapped = vec![0; plain.len() + WRAP_BYTES];
-        let done = match key_bytes {
-            16 => aes_kw::KwAes128::new_from_slice(&wrapping)
-                .unwrap()
-                .wrap_key(&plain, &mut wrapped)
-                .is_ok(),
-            24 => aes_kw::KwAes192::new_from_slice(&wrapping)
-                .unwrap()
-                .wrap_key(&plain, &mut wrapped)
-                .is_ok(),
-            _ => aes_kw::KwAes256::new_from_slice(&wrapping)
-                .unwrap()
-                .wrap_key(&plain, &mut wrapped)
-                .is_ok(),
-        };
-        assert!(done);
-        bytes.extend(wrapped);
-        bytes
+    fn message(passphrase: &str, even: Option<&[u8]>, odd: Option<&[u8]>) -> Vec<u8> {
+        announcement(passphrase, &SALT, even, odd).unwrap()
     }
 
     /// What an encoder makes of a payload: the counter as the draft says it, written down once more.
-    pub(in super::super) fn locked(key: &[u8], sequence: u32, payload: &[u8]) -> Vec<u8> {
+    fn locked(key: &[u8], sequence: u32, payload: &[u8]) -> Vec<u8> {
         let number = sequence.to_be_bytes();
         let mut counter = [0; 16];
         counter[..14].copy_from_slice(&SALT[..14]);
@@ -347,8 +332,7 @@ pub(super) mod tests {
     fn keys_of_every_length_open_what_they_locked() {
         for length in [16, 24, 32] {
             let (even, odd) = (vec![1; length], vec![2; length]);
-            let mut keys =
-                Keyring::unlock(&passphrase(), &message("correct horse battery", Some(&even), None)).unwrap();
+            let mut keys = Keyring::unlock(PASSPHRASE, &message("correct horse battery", Some(&even), None)).unwrap();
             let sequence = Sequence::new(77);
             let mut payload = locked(&even, 77, b"some transport packets");
             assert!(keys.open(Encryption::Even, sequence, &mut payload));
@@ -372,7 +356,7 @@ pub(super) mod tests {
     fn a_wrong_passphrase_and_broken_key_material_are_told_apart() {
         let good = message("correct horse battery", Some(&[1; 16]), None);
         let wrong = message("correct horse batterY", Some(&[1; 16]), None);
-        let unlock = |bytes: &[u8]| Keyring::unlock(&passphrase(), bytes).map(|_| ());
+        let unlock = |bytes: &[u8]| Keyring::unlock(PASSPHRASE, bytes).map(|_| ());
         assert_eq!(unlock(&wrong), Err(KeyError::WrongPassphrase));
         for length in 0..good.len() {
             assert_eq!(unlock(&good[..length]), Err(KeyError::Malformed), "{length}");
@@ -388,7 +372,7 @@ pub(super) mod tests {
             assert_eq!(unlock(&bytes), Err(error), "byte {at}");
         }
         // A refresh that can't be read leaves the keys as they are.
-        let mut keys = Keyring::unlock(&passphrase(), &good).unwrap();
+        let mut keys = Keyring::unlock(PASSPHRASE, &good).unwrap();
         assert_eq!(keys.refresh(&wrong), Err(KeyError::WrongPassphrase));
         let mut payload = locked(&[1; 16], 5, b"still open");
         assert!(keys.open(Encryption::Even, Sequence::new(5), &mut payload));

@@ -1,0 +1,225 @@
+//! Has the operator's picture encoded to match a broadcast's: by an ffmpeg process of its own with the lowest priority, one at
+//! a time, bounded in time and bytes. It runs beside the broadcast, which waits for nothing: without a slate the last picture
+//! is held, as ever.
+//!
+//! Before this: `live/cushion.rs`, which asks when a broadcast begins. After this: the `ffmpeg` program, `package/slate.rs`.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read as _},
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+
+use crate::{
+    codec::{CodecConfig, avc::AvcConfig},
+    metrics::Metrics,
+    package::slate::{NoSlate, Slate},
+};
+
+/// Longest time that one encoding may take.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
+/// Largest picture, in bytes.
+const BYTES_LIMIT: u64 = 8 << 20;
+/// Picture forms whose slate is kept; broadcasts of further ones have none.
+const FORMS_MAX: usize = 32;
+/// Largest piece of memory that ffmpeg may ask for, in bytes.
+const ALLOCATION_LIMIT: &str = "268435456";
+
+/// What the operator wants shown.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub file: PathBuf,
+    /// How long the last picture is held before.
+    pub after: Duration,
+    /// The program that encodes.
+    pub ffmpeg: String,
+}
+
+/// What a slate has in common with the broadcast around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Form {
+    width: u16,
+    height: u16,
+    sample_aspect: (u16, u16),
+    profile: u8,
+    frame_duration: Option<(u32, u32)>,
+}
+
+/// Slates of all forms asked for so far.
+#[derive(Debug)]
+pub struct Slates {
+    settings: Settings,
+    made: Mutex<BTreeMap<Form, watch::Receiver<Option<Slate>>>>,
+    /// One encoding at a time.
+    turn: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+/// Why there is no slate.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error("ffmpeg can't be started: {0}")]
+    NotStarted(#[source] io::Error),
+    #[error("ffmpeg did not end within {} s", TIME_LIMIT.as_secs())]
+    TooSlow,
+    #[error("ffmpeg refused")]
+    Refused,
+    #[error("what ffmpeg made is of no use: {0}")]
+    Unusable(#[from] NoSlate),
+}
+
+impl Slates {
+    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
+        Self {
+            settings,
+            made: Mutex::default(),
+            turn: Arc::new(Semaphore::new(1)),
+            metrics,
+        }
+    }
+
+    /// How long the last picture is held before a slate is shown.
+    pub fn after(&self) -> Duration {
+        self.settings.after
+    }
+
+    /// The slate for a broadcast of this configuration: now, later or never. `None` if its codec has none.
+    pub fn ask(&self, config: &CodecConfig) -> Option<watch::Receiver<Option<Slate>>> {
+        let CodecConfig::Avc(avc) = config else {
+            tracing::warn!(
+                codec = config.codec_string(),
+                "slates are H.264: this broadcast's last picture is held"
+            );
+            return None;
+        };
+        let form = Form {
+            width: avc.width,
+            height: avc.height,
+            sample_aspect: avc.sample_aspect,
+            profile: avc.profile[0],
+            frame_duration: avc.frame_duration,
+        };
+        let mut made = self.made.lock();
+        if let Some(known) = made.get(&form) {
+            return Some(known.clone());
+        }
+        if made.len() >= FORMS_MAX {
+            tracing::warn!(FORMS_MAX, "no slate: too many forms of pictures");
+            return None;
+        }
+        let (maker, slate) = watch::channel(None);
+        made.insert(form, slate.clone());
+        drop(made);
+        let (settings, turn, metrics, beside) = (
+            self.settings.clone(),
+            self.turn.clone(),
+            self.metrics.clone(),
+            avc.clone(),
+        );
+        tokio::spawn(async move {
+            let Ok(_turn) = turn.acquire_owned().await else { return };
+            let result = tokio::task::spawn_blocking(move || make(&settings, &beside)).await;
+            let outcome = match result {
+                Ok(Ok(slate)) => {
+                    tracing::info!(bytes = slate.key.len(), ?form, "the slate is ready");
+                    maker.send_replace(Some(slate));
+                    "made"
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, ?form, "no slate: the last picture is held");
+                    "failed"
+                }
+                Err(_) => "failed",
+            };
+            metrics.slates.with_label_values(&[outcome]).inc();
+        });
+        Some(slate)
+    }
+}
+
+fn make(settings: &Settings, beside: &AvcConfig) -> Result<Slate, Failed> {
+    let mut child = command(settings, beside).spawn().map_err(Failed::NotStarted)?;
+    let (done, output) = mpsc::sync_channel(1);
+    if let Some(stdout) = child.stdout.take() {
+        std::thread::spawn(move || {
+            let mut stream = Vec::new();
+            let read = stdout.take(BYTES_LIMIT).read_to_end(&mut stream);
+            // Nobody waits any more once the time is over.
+            let _ = done.send(read.map(|_| stream));
+        });
+    }
+    let stream = output.recv_timeout(TIME_LIMIT);
+    if stream.is_err() {
+        // Fails only when it has ended already.
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(Failed::NotStarted)?;
+    let stream = stream.map_err(|_| Failed::TooSlow)?.map_err(Failed::NotStarted)?;
+    if !status.success() || stream.is_empty() {
+        return Err(Failed::Refused);
+    }
+    Ok(Slate::parse(&Bytes::from(stream), beside)?)
+}
+
+/// The picture whole and undistorted in the middle of the broadcast's, as one key frame.
+fn command(settings: &Settings, beside: &AvcConfig) -> Command {
+    let (width, height) = (beside.width, beside.height);
+    let (across, down) = beside.sample_aspect;
+    let filter = format!(
+        "scale={width}:{height}:force_original_aspect_ratio=decrease,pad={width}:{height}:(ow-iw)/2:(oh-ih)/2,\
+         setsar={across}/{down},format=yuv420p"
+    );
+    let profile = match beside.profile[0] {
+        66 => "baseline",
+        77 => "main",
+        _ => "high",
+    };
+    let mut command = Command::new("nice");
+    command.args([
+        "-n",
+        "19",
+        &settings.ffmpeg,
+        "-v",
+        "error",
+        "-nostdin",
+        "-max_alloc",
+        ALLOCATION_LIMIT,
+    ]);
+    command.args(["-protocol_whitelist", "file", "-i"]).arg(&settings.file);
+    command.args([
+        "-an",
+        "-frames:v",
+        "1",
+        "-vf",
+        &filter,
+        "-threads",
+        "1",
+        "-c:v",
+        "libx264",
+    ]);
+    command.args([
+        "-preset",
+        "medium",
+        "-profile:v",
+        profile,
+        "-bf",
+        "0",
+        "-refs",
+        "1",
+        "-f",
+        "h264",
+        "pipe:1",
+    ]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    command
+}
