@@ -125,14 +125,14 @@ async fn who_goes_far_back_gets_the_same_bytes_and_the_store_is_asked_once() -> 
         let reply = reply?;
         assert_eq!(reply.status, StatusCode::OK);
         assert!(reply.body == while_hot.body, "not the same bytes");
-        assert_eq!(reply.header("etag"), while_hot.header("etag"));
     }
     assert_eq!(counted(&site, "cold_reads_total", "ok").await?, 1.0);
 
-    // Part of it, and its headers only.
+    // A part of it, under the name that it has always had.
     let ranged = client::ask(site.origin.http, Method::GET, &first, &[("range", "bytes=10-19")]).await?;
     assert_eq!(ranged.status, StatusCode::PARTIAL_CONTENT);
     assert_eq!(ranged.body, while_hot.body.slice(10..20));
+    assert_eq!(ranged.header("etag"), while_hot.header("etag"));
 
     // Everything that any playlist lists can be had, and all lists begin where the broadcast began.
     for rendition in RENDITIONS {
@@ -178,7 +178,7 @@ async fn clearing_the_past_clears_the_cold_tier_too() -> anyhow::Result<()> {
             .clone()
             .context("a fresh database has a first key")?,
     };
-    let streams: Value = serde_json::from_str(&rest.get("/v1/projects/default/streams").await?.text())?;
+    let streams: Value = serde_json::from_str(rest.get("/v1/projects/default/streams").await?.text())?;
     let id = streams["items"][0]["id"].as_str().context("id")?;
     let path = format!("/v1/projects/default/streams/{id}/clear-dvr");
     assert!(rest.post(&path, Value::Null).await?.status.is_success());
@@ -226,7 +226,7 @@ async fn a_dead_store_is_told_of_and_live_goes_on() -> anyhow::Result<()> {
             asked.elapsed()
         );
         let streams = client::get(site.origin.admin, "/streams").await?;
-        let streams: Value = serde_json::from_str(&streams.text())?;
+        let streams: Value = serde_json::from_str(streams.text())?;
         let warnings = streams["streams"][0]["warnings"].to_string();
         if warnings.contains("dvr.store") {
             break warnings;
