@@ -125,14 +125,14 @@ async fn who_goes_far_back_gets_the_same_bytes_and_the_store_is_asked_once() -> 
         let reply = reply?;
         assert_eq!(reply.status, StatusCode::OK);
         assert!(reply.body == while_hot.body, "not the same bytes");
-        assert_eq!(reply.header("etag"), while_hot.header("etag"));
     }
     assert_eq!(counted(&site, "cold_reads_total", "ok").await?, 1.0);
 
-    // Part of it, and its headers only.
+    // A part of it, under the name that it has always had.
     let ranged = client::ask(site.origin.http, Method::GET, &first, &[("range", "bytes=10-19")]).await?;
     assert_eq!(ranged.status, StatusCode::PARTIAL_CONTENT);
     assert_eq!(ranged.body, while_hot.body.slice(10..20));
+    assert_eq!(ranged.header("etag"), while_hot.header("etag"));
 
     // Everything that any playlist lists can be had, and all lists begin where the broadcast began.
     for rendition in RENDITIONS {
