@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::{Method, Response, request::Parts};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use weir_shared::{
     hls::{
         address::Object,
@@ -18,6 +18,7 @@ use weir_shared::{
         position::{PartNumber, PartVerdict, answer_part},
         reload::Reload,
     },
+    hold::{self as watch, Held},
     id::{Epoch, RenditionName, StreamKey},
     playback::{Invalid, UnixMillis},
     serve::{
@@ -35,6 +36,7 @@ use crate::{
     directory::{Directory, NoRecord},
     entrance,
     live::{
+        follower::State,
         followers::Followers,
         hold::{self, Fate},
         view::View,
@@ -48,6 +50,9 @@ use crate::{
     viewers::Viewers,
     vod,
 };
+
+/// How long who was watching waits for the end of a broadcast that the directory calls over already.
+const END_WAIT: Duration = Duration::from_secs(1);
 
 /// The edge's public side, as one listener serves it.
 #[derive(Clone)]
@@ -208,23 +213,32 @@ impl Edge {
             Err(NoRecord::Unknown) if directory.opens_unknown() => return Ok(Known::default()),
             record => record?,
         };
+        let closed = match record.closed() {
+            Some(why) if !Box::pin(self.plays_out(target)).await => Some(why),
+            _ => None,
+        };
         Ok(Known {
-            closed: record.closed().filter(|_| !self.plays_out(target)),
+            closed,
             record: Some(record),
         })
     }
 
-    /// Whether this belongs to a broadcast that has just ended here: who was watching sees its end, not a refusal. A
-    /// recording can be watched whatever its stream is doing.
-    fn plays_out(&self, target: &Target) -> bool {
+    /// Whether this belongs to a broadcast that has just ended here: who was watching sees its end, not a refusal. The
+    /// record may be faster than the end itself, so that is waited for. A recording can be watched whatever its stream
+    /// is doing.
+    async fn plays_out(&self, target: &Target) -> bool {
         let rendition = match target.object() {
             Some(Object::Direct(ObjectName::MediaPlaylist(name))) => name,
             Some(Object::Direct(ObjectName::Media { rendition, .. })) => rendition,
             Some(Object::Recorded(..)) => return true,
             Some(Object::Index | Object::Direct(ObjectName::Multivariant)) | None => return false,
         };
-        let view = self.followers.peek(target.key(), rendition);
-        view.is_some_and(|view| view.edge.ended)
+        let Some(mut watched) = self.followers.watched(target.key(), rendition) else {
+            return false;
+        };
+        let ended = |state: &State<View>| state.view.as_ref().filter(|view| view.edge.ended).map(|_| ());
+        let end = watch::hold(&mut watched, Instant::now() + END_WAIT, ended).await;
+        end == Held::Ready(())
     }
 
     /// An init section, segment or part: from the live end if it is there, else from the store.
