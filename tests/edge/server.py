@@ -105,7 +105,7 @@ class Site:
 
     def started(self):
         edge, loadtest = self.programs
-        origin = self.start("origin", [loadtest, "origin", "--listen", f"127.0.0.1:{self.origin}"])
+        origin = self.start("origin", [loadtest, "origin", "--listen", f"127.0.0.1:{self.origin}", "--bitrate", "200000"])
         origin.until("the origin", lambda: fetch(f"http://127.0.0.1:{self.origin}/app/s0/index.m3u8")[0] == 200)
         config = {
             "http": {"listen": f"127.0.0.1:{self.http}"},
