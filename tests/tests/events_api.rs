@@ -169,7 +169,7 @@ async fn what_is_wrong_is_named_and_changes_nothing() -> anyhow::Result<()> {
             (json!({"url": "ftp://example.com/"}), "url"),
             (json!({"url": "https://user:pw@example.com/"}), "url"),
             (json!({"url": 7}), "url"),
-            (json!({}), "body"),
+            (json!({}), "url"),
             (json!({"url": "https://example.com/", "events": []}), "events"),
             (
                 json!({"url": "https://example.com/", "events": ["stream.exploded"]}),

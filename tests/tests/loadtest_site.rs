@@ -321,7 +321,7 @@ async fn ten_thousand_streams_leave_few_series() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn series(admin: std::net::SocketAddr) -> anyhow::Result<usize> {
+async fn series(admin: SocketAddr) -> anyhow::Result<usize> {
     let page = client::get(admin, "/metrics").await?;
     Ok(page.text().lines().filter(|line| !line.starts_with('#')).count())
 }
