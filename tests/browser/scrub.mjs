@@ -42,11 +42,12 @@ const SIZE = "640x360";
 /** Both players together, without the wait for the window. */
 const LIMIT_SECONDS = 180;
 
-/** Seeks to `share` of the seekable window (1: its live end), stays, and gives what the picture's clock said. */
+/** Seeks to `share` of the window (1: its live end), stays, and gives what the picture's clock said. */
 async function jump(page, share, stay) {
   const asked = await page.evaluate((share) => {
     const { video, record } = window.probe;
-    const [start, end] = [video.seekable.start(0), video.seekable.end(0)];
+    // What the element calls seekable begins at zero for ever, unless hls.js is told otherwise.
+    const { fragmentStart: start, edge: end } = window.hls.latestLevelDetails;
     const newest = record.frames.findLast((frame) => frame.code !== null);
     const to = share === 1 ? end - 1 : start + 0.5 + share * (end - start);
     window.scrub = { frames: Infinity, at: performance.now() };

@@ -255,8 +255,11 @@ fn files(folder: &Path, end: &str) -> Vec<(PathBuf, SystemTime)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recording_is_playable_a_moment_after_its_first_segment_is_stored() -> anyhow::Result<()> {
+    const SEGMENT: Duration = Duration::from_secs(2);
     let folder = Folder::new("first")?;
-    let site = Site::start_with(recorded_in(&folder)).await?;
+    let mut config = recorded_in(&folder);
+    config.packaging.segment_target = weir_shared::config::HumanDuration(SEGMENT);
+    let site = Site::start_with(config).await?;
     let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
     let store = folder.join("store/vod/show");
     let deadline = Instant::now() + PATIENCE;
