@@ -245,6 +245,9 @@ pub fn merged_master(old: &str, new: &str) -> String {
     multivariant::write(&merged)
 }
 
+/// Less than this at the end, of some renditions only, is left out.
+const SCRAP: Duration = Duration::from_millis(100);
+
 fn rows<'a>(ledger: &'a Ledger, of: &'a RenditionLedger, growth: Growth) -> Vec<Row<'a>> {
     let positions: BTreeSet<Position> = ledger
         .renditions
@@ -281,6 +284,14 @@ fn rows<'a>(ledger: &'a Ledger, of: &'a RenditionLedger, growth: Growth) -> Vec<
             own: own.filter(|take| take.stage == Stage::Stored),
             like,
         });
+    }
+    // An encoder that stops leaves a frame or two of one rendition that begin a segment which no other has: no player
+    // should be sent looking for the rest.
+    while let Some(last) = rows.last()
+        && last.like.duration < SCRAP
+        && ledger.renditions.values().any(|of| !of.takes.contains_key(&last.at))
+    {
+        rows.pop();
     }
     rows
 }

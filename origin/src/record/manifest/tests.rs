@@ -117,6 +117,32 @@ fn a_hole_is_a_gap_in_its_rendition_and_nothing_in_the_others() {
 }
 
 #[test]
+fn a_frame_that_is_left_over_at_the_end_is_left_out() {
+    let mut lines = life(9, &[(100, false), (101, false)]);
+    let mut scrap = segment("video", 9, 102, false);
+    for line in &mut scrap {
+        if let Line::Part { duration_us, .. } | Line::Close { duration_us, .. } = line {
+            *duration_us = 16_000;
+        }
+    }
+    lines.extend(scrap);
+    lines.push(stored("video", 9, 102));
+    let scrap_only = ledger(lines.clone());
+    for growth in [Growth::Running, Growth::Finished] {
+        for of in ["video", "audio"] {
+            let playlist = read(&scrap_only, of, growth);
+            assert_eq!(playlist.segments.len(), 2, "{of}, {growth:?}");
+            assert!(playlist.segments.iter().all(|s| !s.gap));
+        }
+    }
+    // Once the other has it, too, it counts.
+    lines.extend(segment("audio", 9, 102, false));
+    lines.push(stored("audio", 9, 102));
+    let both = ledger(lines);
+    assert_eq!(read(&both, "video", Growth::Finished).segments.len(), 3);
+}
+
+#[test]
 fn bit_rates_are_those_of_what_was_stored() {
     // 1000 bytes in 2 s are 4 kbit/s.
     let ledger = ledger(life(9, &[(100, false), (101, false)]));
