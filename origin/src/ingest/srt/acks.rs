@@ -96,7 +96,7 @@ impl Acks {
         self.rtt
     }
 
-    /// Acknowledgements that nothing was heard about, nor about [`UNANSWERED_MAX`] later ones.
+    /// Acknowledgements that nothing was heard about, nor about `UNANSWERED_MAX` later ones.
     pub const fn given_up(&self) -> u64 {
         self.given_up
     }
