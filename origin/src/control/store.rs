@@ -18,6 +18,7 @@ mod vault;
 
 use std::{
     collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -43,6 +44,9 @@ const READERS: u32 = 4;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Changes a follower may be behind before it has to look at the whole table again.
 const CHANGE_BACKLOG: usize = 4096;
+
+/// Databases in memory this process has opened: each has a name of its own.
+static MEMORIES: AtomicU64 = AtomicU64::new(0);
 
 /// Milliseconds since 1970, as every time in the store.
 pub type Millis = i64;
@@ -131,6 +135,9 @@ pub struct Store {
     readers: AnyPool,
     /// SQLite has one writer at a time: waiting in our queue beats failing in its.
     writers: AnyPool,
+    /// One idle connection that nobody is given: a database in memory goes with its last connection, and a pool closes
+    /// the connection of whoever gave up waiting for an answer.
+    _keeper: Option<AnyPool>,
     changes: broadcast::Sender<Changed>,
     vault: Vault,
 }
@@ -158,17 +165,27 @@ impl Store {
         };
         let in_memory = engine == Engine::Sqlite && url.contains(":memory:");
         let created = match engine {
-            Engine::Sqlite if !in_memory && !url.contains('?') => format!("{url}?mode=rwc"),
+            // `:memory:` would be another database for each connection; under a name of this file system in memory it is
+            // one for all of this store.
+            Engine::Sqlite if in_memory => {
+                let number = MEMORIES.fetch_add(1, Ordering::Relaxed);
+                format!("sqlite:/weir-{number}?vfs=memdb&mode=rwc")
+            }
+            Engine::Sqlite if !url.contains('?') => format!("{url}?mode=rwc"),
             _ => url.to_owned(),
         };
         // The message of a bad address may hold its password.
         let options: AnyConnectOptions = created.parse().map_err(|_| StoreError::Address)?;
+        let keeper = match in_memory {
+            true => Some(pool(engine, in_memory, 1).connect_with(options.clone()).await?),
+            false => None,
+        };
         let writers = pool(engine, in_memory, if engine == Engine::Sqlite { 1 } else { READERS })
             .connect_with(options.clone())
             .await?;
         migrate::migrator().run(&writers).await?;
         let readers = match engine {
-            // Every connection to `:memory:` is a database of its own.
+            // Nothing to win: a database in memory has no log to read beside its writer.
             Engine::Sqlite if in_memory => writers.clone(),
             Engine::Postgres => writers.clone(),
             Engine::Sqlite => pool(engine, in_memory, READERS).connect_with(options).await?,
@@ -177,6 +194,7 @@ impl Store {
             engine,
             readers,
             writers,
+            _keeper: keeper,
             changes: broadcast::channel(CHANGE_BACKLOG).0,
             vault: Vault::open(),
         };
@@ -289,7 +307,7 @@ fn pool(engine: Engine, in_memory: bool, connections: u32) -> AnyPoolOptions {
             })
         });
     match in_memory {
-        // The database lives as long as its connection.
+        // The database lives as long as a connection to it.
         true => pool.min_connections(1).idle_timeout(None).max_lifetime(None),
         false => pool,
     }

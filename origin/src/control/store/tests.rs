@@ -40,6 +40,24 @@ async fn work_that_is_not_committed_never_happened() {
     assert!(changes.try_recv().is_err(), "followers hear of commits only");
 }
 
+/// A request that its caller gave up is dropped wherever it waits; the pool then closes the connection.
+#[tokio::test]
+async fn what_is_in_memory_outlives_callers_who_give_up() {
+    let (store, kept) = store_with("show").await;
+    for polls in 0..40 {
+        let mut asking = Box::pin(store.stream_by_key(&kept.key));
+        for _ in 0..polls {
+            if futures_util::poll!(&mut asking).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(asking);
+        let read = store.stream_by_key(&kept.key).await.expect("an answer");
+        assert_eq!(read.as_ref(), Some(&kept), "given up after {polls} looks");
+    }
+}
+
 #[tokio::test]
 async fn a_write_from_an_older_reading_is_refused() {
     let (store, mut mine) = store_with("show").await;
