@@ -121,12 +121,19 @@ impl Edge {
         }
         let target = target.ok_or(Refusal::NoSuchObject)?;
         let known = self.known(&target).await?;
-        let granted = match self.auth.asks_who(&known, asked.headers) {
-            false => Granted::to_all(target, &known)?,
-            true => match Box::pin(self.auth.grant(target, &known, peer, request, unix_now())).await? {
-                Verdict::Enter(granted) => granted,
-                Verdict::Redirect(location) => return Ok(respond::redirect(&location)),
-            },
+        let from = (peer, request);
+        // The record may be faster than the broadcast's own end.
+        let told_of = known.closed.is_some().then(|| Box::new(target.clone()));
+        let verdict = match (self.admit(target, &known, from).await, told_of) {
+            (Err(Refusal::Closed(_)), Some(target)) if Box::pin(self.ends(&target)).await => {
+                let known = Known { closed: None, ..known };
+                Box::pin(self.admit(*target, &known, from)).await?
+            }
+            (verdict, _) => verdict?,
+        };
+        let granted = match verdict {
+            Verdict::Enter(granted) => granted,
+            Verdict::Redirect(location) => return Ok(respond::redirect(&location)),
         };
         let permit = match granted.is_viewers() {
             true => self.limits.enter(peer.addr.ip(), granted.viewer().as_ref())?,
@@ -145,6 +152,14 @@ impl Edge {
         // Before the first byte leaves.
         granted.holds(unix_now())?;
         Ok(permit.leave_with(answer))
+    }
+
+    /// Whether this request may have this.
+    async fn admit(&self, target: Target, known: &Known, (peer, request): (Peer, &Parts)) -> Result<Verdict, Refusal> {
+        match self.auth.asks_who(known, &request.headers) {
+            false => Granted::to_all(target, known).map(Verdict::Enter),
+            true => Box::pin(self.auth.grant(target, known, peer, request, unix_now())).await,
+        }
     }
 
     /// What belongs to somebody else's origin, whose viewers are not looked at.
@@ -213,29 +228,24 @@ impl Edge {
             Err(NoRecord::Unknown) if directory.opens_unknown() => return Ok(Known::default()),
             record => record?,
         };
-        let closed = match record.closed() {
-            Some(why) if !Box::pin(self.plays_out(target)).await => Some(why),
-            _ => None,
-        };
         Ok(Known {
-            closed,
+            closed: record.closed().filter(|_| !plays_on(target)),
             record: Some(record),
         })
     }
 
-    /// Whether this belongs to a broadcast that has just ended here: who was watching sees its end, not a refusal. The
-    /// record may be faster than the end itself, so that is waited for. A recording can be watched whatever its stream
-    /// is doing.
-    async fn plays_out(&self, target: &Target) -> bool {
+    /// Whether this belongs to a broadcast that ends here now, or has just ended: who was watching sees its end, not a
+    /// refusal.
+    async fn ends(&self, target: &Target) -> bool {
         let rendition = match target.object() {
             Some(Object::Direct(ObjectName::MediaPlaylist(name))) => name,
             Some(Object::Direct(ObjectName::Media { rendition, .. })) => rendition,
-            Some(Object::Recorded(..)) => return true,
-            Some(Object::Index | Object::Direct(ObjectName::Multivariant)) | None => return false,
+            _ => return false,
         };
         let Some(mut watched) = self.followers.watched(target.key(), rendition) else {
             return false;
         };
+        let _held = self.metrics.hold();
         let ended = |state: &State<View>| state.view.as_ref().filter(|view| view.edge.ended).map(|_| ());
         let end = watch::hold(&mut watched, Instant::now() + END_WAIT, ended).await;
         end == Held::Ready(())
@@ -324,6 +334,11 @@ fn multivariant(asked: Asked<'_>, entry: &Entry) -> Response<Body> {
 pub(crate) fn personal(asked: Asked<'_>, entry: &Entry, directory: &str) -> Response<Body> {
     let body = entrance::below(directory, &entry.body);
     respond::playlist(asked, body, false, respond::NO_STORE)
+}
+
+/// A recording can be watched whatever its stream is doing.
+fn plays_on(target: &Target) -> bool {
+    matches!(target.object(), Some(Object::Recorded(..)))
 }
 
 /// The metric label of what is asked for.
