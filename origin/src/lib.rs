@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod deliver;
 pub mod dvr;
+pub mod ffmpeg;
 pub mod ingest;
 pub mod live;
 pub mod metrics;

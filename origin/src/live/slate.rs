@@ -1,17 +1,9 @@
-//! Has the operator's picture encoded to match a broadcast's: by an ffmpeg process of its own with the lowest priority, one at
-//! a time, bounded in time and bytes. It runs beside the broadcast, which waits for nothing: without a slate the last picture
-//! is held, as ever.
+//! Has the operator's picture encoded to match a broadcast's, one at a time. It runs beside the broadcast, which waits for
+//! nothing: without a slate the last picture is held, as ever.
 //!
-//! Before this: `live/cushion.rs`, which asks when a broadcast begins. After this: the `ffmpeg` program, `package/slate.rs`.
+//! Before this: `live/cushion.rs`, which asks when a broadcast begins. After this: `ffmpeg.rs`, `package/slate.rs`.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Read as _},
-    path::PathBuf,
-    process::{Command, Stdio},
-    sync::{Arc, mpsc},
-    time::Duration,
-};
+use std::{collections::BTreeMap, ffi::OsStr, io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -19,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     codec::{CodecConfig, avc::AvcConfig},
+    ffmpeg::{Ffmpeg, NoPicture},
     metrics::Metrics,
     package::slate::{NoSlate, Slate},
 };
@@ -29,8 +22,6 @@ const TIME_LIMIT: Duration = Duration::from_secs(20);
 const BYTES_LIMIT: u64 = 8 << 20;
 /// Picture forms whose slate is kept; broadcasts of further ones have none.
 const FORMS_MAX: usize = 32;
-/// Largest piece of memory that ffmpeg may ask for, in bytes.
-const ALLOCATION_LIMIT: &str = "268435456";
 
 /// What the operator wants shown.
 #[derive(Debug, Clone)]
@@ -65,12 +56,10 @@ pub struct Slates {
 /// Why there is no slate.
 #[derive(Debug, thiserror::Error)]
 enum Failed {
-    #[error("ffmpeg can't be started: {0}")]
-    NotStarted(#[source] io::Error),
-    #[error("ffmpeg did not end within {} s", TIME_LIMIT.as_secs())]
-    TooSlow,
-    #[error("ffmpeg refused")]
-    Refused,
+    #[error(transparent)]
+    NotMade(#[from] NoPicture),
+    #[error("its file has no address: {0}")]
+    File(#[from] io::Error),
     #[error("what ffmpeg made is of no use: {0}")]
     Unusable(#[from] NoSlate),
 }
@@ -125,18 +114,16 @@ impl Slates {
         );
         tokio::spawn(async move {
             let Ok(_turn) = turn.acquire_owned().await else { return };
-            let result = tokio::task::spawn_blocking(move || make(&settings, &beside)).await;
-            let outcome = match result {
-                Ok(Ok(slate)) => {
+            let outcome = match make(&settings, &beside).await {
+                Ok(slate) => {
                     tracing::info!(bytes = slate.key.len(), ?form, "the slate is ready");
                     maker.send_replace(Some(slate));
                     "made"
                 }
-                Ok(Err(error)) => {
+                Err(error) => {
                     tracing::warn!(%error, ?form, "no slate: the last picture is held");
                     "failed"
                 }
-                Err(_) => "failed",
             };
             metrics.slates.with_label_values(&[outcome]).inc();
         });
@@ -144,32 +131,8 @@ impl Slates {
     }
 }
 
-fn make(settings: &Settings, beside: &AvcConfig) -> Result<Slate, Failed> {
-    let mut child = command(settings, beside).spawn().map_err(Failed::NotStarted)?;
-    let (done, output) = mpsc::sync_channel(1);
-    if let Some(stdout) = child.stdout.take() {
-        std::thread::spawn(move || {
-            let mut stream = Vec::new();
-            let read = stdout.take(BYTES_LIMIT).read_to_end(&mut stream);
-            // Nobody waits any more once the time is over.
-            let _ = done.send(read.map(|_| stream));
-        });
-    }
-    let stream = output.recv_timeout(TIME_LIMIT);
-    if stream.is_err() {
-        // Fails only when it has ended already.
-        let _ = child.kill();
-    }
-    let status = child.wait().map_err(Failed::NotStarted)?;
-    let stream = stream.map_err(|_| Failed::TooSlow)?.map_err(Failed::NotStarted)?;
-    if !status.success() || stream.is_empty() {
-        return Err(Failed::Refused);
-    }
-    Ok(Slate::parse(&Bytes::from(stream), beside)?)
-}
-
 /// The picture whole and undistorted in the middle of the broadcast's, as one key frame.
-fn command(settings: &Settings, beside: &AvcConfig) -> Command {
+async fn make(settings: &Settings, beside: &AvcConfig) -> Result<Slate, Failed> {
     let (width, height) = (beside.width, beside.height);
     let (across, down) = beside.sample_aspect;
     let filter = format!(
@@ -181,19 +144,9 @@ fn command(settings: &Settings, beside: &AvcConfig) -> Command {
         77 => "main",
         _ => "high",
     };
-    let mut command = Command::new("nice");
-    command.args([
-        "-n",
-        "19",
-        &settings.ffmpeg,
-        "-v",
-        "error",
-        "-nostdin",
-        "-max_alloc",
-        ALLOCATION_LIMIT,
-    ]);
-    command.args(["-protocol_whitelist", "file", "-i"]).arg(&settings.file);
-    command.args([
+    let file = std::path::absolute(&settings.file)?;
+    let reads = ["-protocol_whitelist", "file,pipe", "-i"].map(OsStr::new);
+    let writes = [
         "-an",
         "-frames:v",
         "1",
@@ -203,8 +156,6 @@ fn command(settings: &Settings, beside: &AvcConfig) -> Command {
         "1",
         "-c:v",
         "libx264",
-    ]);
-    command.args([
         "-preset",
         "medium",
         "-profile:v",
@@ -216,10 +167,16 @@ fn command(settings: &Settings, beside: &AvcConfig) -> Command {
         "-f",
         "h264",
         "pipe:1",
-    ]);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    command
+    ];
+    let arguments: Vec<&OsStr> = reads
+        .into_iter()
+        .chain([file.as_os_str()])
+        .chain(writes.iter().map(OsStr::new))
+        .collect();
+    let ffmpeg = Ffmpeg::find(&settings.ffmpeg, TIME_LIMIT).await?;
+    let said = ffmpeg.run(&arguments, Bytes::new(), BYTES_LIMIT).await?;
+    if said.output.is_empty() {
+        return Err(NoPicture::Refused(said.complaint).into());
+    }
+    Ok(Slate::parse(&Bytes::from(said.output), beside)?)
 }

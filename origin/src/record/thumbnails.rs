@@ -5,10 +5,10 @@
 //! journal: without ffmpeg, or with one that hangs or crashes, a recording just has no thumbnails. The journal says which
 //! were taken, so a restart goes on with the rest.
 //!
-//! Before this: `upload.rs` (segments that are stored). After this: `plan.rs` (which moments, **P**), `ffmpeg.rs` (the picture),
+//! Before this: `upload.rs` (segments that are stored). After this: `plan.rs` (which moments, **P**), `picture.rs` (the picture),
 //! `manifest/track.rs` (the track, **P**).
 
-pub mod ffmpeg;
+pub mod picture;
 pub mod plan;
 
 use std::{future::Future, time::Duration};
@@ -25,7 +25,7 @@ use weir_shared::{
 };
 
 use self::{
-    ffmpeg::{Ffmpeg, NoPicture},
+    picture::picture,
     plan::{Next, Plan, Shot},
 };
 use super::{
@@ -36,6 +36,7 @@ use super::{
     store,
     upload::{STALE_SHARE, tell},
 };
+use crate::ffmpeg::{Ffmpeg, NoPicture};
 
 /// Largest key frame that is looked at, in bytes.
 const KEY_FRAME_LIMIT: u64 = 16 << 20;
@@ -196,9 +197,7 @@ impl Taker<'_> {
             let segment = name(&shot.rendition, epoch, MediaObject::Segment(msn)).to_string();
             let mut media = BytesMut::from(self.read(&init, INIT_LIMIT).await?);
             media.extend_from_slice(&self.read(&segment, shot.bytes).await?);
-            self.ffmpeg
-                .picture(media.freeze(), self.thumbnails.settings.size)
-                .await?
+            picture(self.ffmpeg, media.freeze(), self.thumbnails.settings.size).await?
         };
         let picture = VodObject::Picture {
             epoch,

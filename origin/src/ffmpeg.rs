@@ -1,9 +1,10 @@
-//! One picture out of a key frame, by an ffmpeg process of its own: with a low priority, without this process's
-//! environment, with an end to its time, its memory and what is read of it. What it does wrong costs a picture.
+//! An ffmpeg process of its own for one picture: with a low priority, without this process's environment, with an end to
+//! its time, its memory and what is read of it. What it does wrong costs a picture.
 //!
-//! Before this: `thumbnails.rs`. After this: the `ffmpeg` program.
+//! Before this: `record/thumbnails/picture.rs` and `live/slate.rs`. After this: the `ffmpeg` program.
 
 use std::{
+    ffi::OsStr,
     io,
     os::fd::OwnedFd,
     process::{Child, Command, Stdio},
@@ -20,16 +21,12 @@ use tokio::{
 /// How much it stands back: it has a tenth of what others have of a busy processor. With more it would starve on machines that
 /// are always busy.
 const NICENESS: &str = "10";
-/// Largest picture, in bytes.
-const PICTURE_LIMIT: u64 = 1 << 20;
 /// Most of a complaint that is read, in bytes.
 const COMPLAINT_LIMIT: u64 = 1024;
 /// Largest piece of memory that ffmpeg may ask for, in bytes: a picture of 8K is half of it.
 const ALLOCATION_LIMIT: &str = "268435456";
-/// JPEG's scale of ffmpeg: 2 is best, 31 worst.
-const QUALITY: &str = "5";
-/// What every JPEG file begins and ends with.
-const JPEG: (&[u8], &[u8]) = (&[0xff, 0xd8], &[0xff, 0xd9]);
+/// Largest that the answer to `-version` may be, in bytes.
+const VERSION_LIMIT: u64 = 64 << 10;
 
 /// Why there is no picture.
 #[derive(Debug, thiserror::Error)]
@@ -85,10 +82,11 @@ impl Ffmpeg {
             has_nice: true,
         };
         // Without `nice` the program is asked by itself.
-        if let Err(NoPicture::NotStarted(_)) = ffmpeg.run(&["-version"], Bytes::new()).await {
+        let version = ["-version"].map(OsStr::new);
+        if let Err(NoPicture::NotStarted(_)) = ffmpeg.start(&version, Bytes::new(), VERSION_LIMIT).await {
             ffmpeg.has_nice = false;
         }
-        match ffmpeg.run(&["-version"], Bytes::new()).await {
+        match ffmpeg.start(&version, Bytes::new(), VERSION_LIMIT).await {
             Ok(said) if !said.output.starts_with(b"ffmpeg version") => Err(NoPicture::Refused(said.complaint)),
             // A busy machine, perhaps: pictures will tell.
             Ok(_) | Err(NoPicture::TooSlow) => Ok(ffmpeg),
@@ -96,49 +94,14 @@ impl Ffmpeg {
         }
     }
 
-    /// The first picture of `media` (init section and fragment), no side of it longer than `size` pixels.
-    pub async fn picture(&self, media: Bytes, size: u32) -> Result<Bytes, NoPicture> {
-        let scale = format!(
-            "scale=w={size}:h={size}:force_original_aspect_ratio=decrease:force_divisible_by=2,format=yuvj420p"
-        );
-        let arguments = [
-            "-hide_banner",
-            "-v",
-            "error",
-            "-max_alloc",
-            ALLOCATION_LIMIT,
-            "-protocol_whitelist",
-            "pipe",
-            "-threads",
-            "1",
-            "-f",
-            "mov",
-            "-i",
-            "pipe:0",
-            "-an",
-            "-frames:v",
-            "1",
-            "-vf",
-            &scale,
-            "-threads",
-            "1",
-            "-c:v",
-            "mjpeg",
-            "-q:v",
-            QUALITY,
-            "-f",
-            "image2pipe",
-            "pipe:1",
-        ];
-        let said = self.run(&arguments, media).await?;
-        let (begins, ends) = JPEG;
-        match said.output.starts_with(begins) && said.output.ends_with(ends) {
-            true => Ok(said.output.into()),
-            false => Err(NoPicture::Refused(said.complaint)),
-        }
+    /// What it makes of `input`, up to `limit` bytes.
+    pub async fn run(&self, arguments: &[impl AsRef<OsStr>], input: Bytes, limit: u64) -> Result<Said, NoPicture> {
+        let always = ["-hide_banner", "-v", "error", "-max_alloc", ALLOCATION_LIMIT].map(OsStr::new);
+        let arguments: Vec<_> = always.into_iter().chain(arguments.iter().map(AsRef::as_ref)).collect();
+        self.start(&arguments, input, limit).await
     }
 
-    async fn run(&self, arguments: &[&str], input: Bytes) -> Result<Said, NoPicture> {
+    async fn start(&self, arguments: &[&OsStr], input: Bytes, limit: u64) -> Result<Said, NoPicture> {
         let mut command = match self.has_nice {
             true => {
                 let mut command = Command::new("nice");
@@ -172,7 +135,7 @@ impl Ffmpeg {
                 // It may have seen enough before the end.
                 let _ = stdin.write_all(&input).await;
             };
-            let ((), output, complaint) = tokio::join!(write, all(stdout, PICTURE_LIMIT), all(stderr, COMPLAINT_LIMIT));
+            let ((), output, complaint) = tokio::join!(write, all(stdout, limit), all(stderr, COMPLAINT_LIMIT));
             Ok(Said {
                 output: output?,
                 complaint: first_line(&complaint?),
@@ -186,9 +149,10 @@ impl Ffmpeg {
 }
 
 /// What came of a process.
-struct Said {
-    output: Vec<u8>,
-    complaint: String,
+pub struct Said {
+    pub output: Vec<u8>,
+    /// The first line of what it complained of.
+    pub complaint: String,
 }
 
 /// Everything up to the end or the limit; what comes after that is not read.
