@@ -35,7 +35,7 @@ const QUEUE: usize = 1024;
 const WRITES: usize = 8;
 /// Segments read at a time: the rest waits.
 const READS: usize = 64;
-/// Longest time for one write.
+/// Longest time for one write, for one removal, and for one more page of names.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Objects that wait to be removed. Beyond that they are left for the next start.
 const REMOVALS: usize = 65_536;
@@ -216,13 +216,17 @@ impl ColdStore {
             .for_each_concurrent(WRITES, |at| {
                 let this = self.clone();
                 async move {
-                    match this.store.delete(&at).await {
-                        Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                        Err(_) => this.metrics.left_behind.inc(),
-                    }
+                    this.delete(&at).await;
                 }
             })
             .await;
+    }
+
+    async fn delete(&self, at: &Path) {
+        match tokio::time::timeout(PATIENCE, self.store.delete(at)).await {
+            Ok(Ok(()) | Err(object_store::Error::NotFound { .. })) => {}
+            Ok(Err(_)) | Err(_) => self.metrics.left_behind.inc(),
+        }
     }
 
     /// Removes what earlier lives of this node have left: their playlists are gone.
@@ -232,16 +236,19 @@ impl ColdStore {
             let other_life = |name: &str| name != life && name.bytes().all(|b| b.is_ascii_digit());
             own.is_some_and(|name| other_life(name.as_ref())) && at.as_ref().ends_with(SUFFIX)
         };
-        let found = self.store.list(Some(&node));
+        let mut names = self.store.list(Some(&node));
+        // A store that says nothing more is not listened to any longer.
+        let found = stream::unfold(&mut names, async |names| {
+            let next = tokio::time::timeout(PATIENCE, names.next()).await;
+            Some((next.ok().flatten()?, names))
+        });
         found
             .for_each_concurrent(WRITES, |object| {
                 let old = object.ok().map(|object| object.location).filter(|at| is_old(at));
                 let this = self.clone();
                 async move {
-                    if let Some(at) = old
-                        && this.store.delete(&at).await.is_err()
-                    {
-                        this.metrics.left_behind.inc();
+                    if let Some(at) = old {
+                        this.delete(&at).await;
                     }
                 }
             })

@@ -51,11 +51,15 @@ impl Object {
     }
 
     fn start_reading(&self) -> Reading {
-        let (tier, at, sum) = (self.tier.clone(), self.at.clone(), self.sum);
+        let (tier, at, sum, length) = (self.tier.clone(), self.at.clone(), self.sum, self.length);
         async move {
             let read = async {
                 let _turn = tier.reads.acquire().await.map_err(io::Error::other)?;
                 let found = tier.store.get(&at).await.map_err(io::Error::other)?;
+                // It may be larger than memory.
+                if found.meta.size != length {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
                 let bytes = found.bytes().await.map_err(io::Error::other)?;
                 whole(bytes, sum).await
             };

@@ -6,7 +6,11 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use object_store::memory::InMemory;
+use futures_util::stream::BoxStream;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions, PutOptions,
+    PutResult, Result as StoreResult, memory::InMemory,
+};
 use tokio_util::sync::DropGuard;
 use weir_shared::hls::position::PartNumber;
 
@@ -20,6 +24,51 @@ struct Tier {
     cold: Arc<ColdStore>,
     metrics: Metrics,
     _stop: DropGuard,
+}
+
+/// A store that removes nothing and never says so, and breaks off in the middle of naming what it has.
+#[derive(Debug)]
+struct Mute(Arc<InMemory>);
+
+impl std::fmt::Display for Mute {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a store that falls silent")
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Mute {
+    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> StoreResult<PutResult> {
+        self.0.put_opts(at, payload, options).await
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> StoreResult<GetResult> {
+        self.0.get_opts(at, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        options: PutMultipartOptions,
+    ) -> StoreResult<Box<dyn MultipartUpload>> {
+        self.0.put_multipart_opts(at, options).await
+    }
+
+    fn delete_stream(&self, _: BoxStream<'static, StoreResult<Path>>) -> BoxStream<'static, StoreResult<Path>> {
+        stream::pending().boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        self.0.list(prefix).chain(stream::pending()).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> StoreResult<()> {
+        self.0.copy_opts(from, to, options).await
+    }
 }
 
 fn tier(inner: Arc<InMemory>) -> Tier {
@@ -226,4 +275,32 @@ async fn a_disk_that_takes_nothing_refuses() {
     std::fs::remove_file(&folder).unwrap();
     assert!(matches!(tier.moved(&kept).await, Outcome::Written(_)));
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_never_answers_is_given_up_and_counted() {
+    let inner = Arc::new(InMemory::new());
+    inner
+        .put(&Path::from_iter(["here:1", "6", "0", "0.m4s"]), "x".into())
+        .await
+        .unwrap();
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+    let owner = Owner {
+        node: "here:1".to_owned(),
+        life: 7,
+    };
+    let cold = ColdStore::start(Arc::new(Mute(inner)), &owner, metrics.clone(), &tasks, &stop);
+    // More than are removed at a time, and what an earlier life left.
+    let unwanted = 3 * WRITES;
+    for number in 0..unwanted {
+        cold.remove(Path::from(format!("{number}.m4s")));
+    }
+    let given_up = until("what was given up", async || match metrics.left_behind.get() {
+        given_up if given_up > unwanted as u64 => ControlFlow::Break(given_up),
+        _ => ControlFlow::Continue(()),
+    });
+    tokio::time::timeout(6 * super::PATIENCE, given_up).await.unwrap();
+    // Its list had no end either: only the writers and removers are left.
+    assert_eq!(tasks.len(), 2);
 }
