@@ -1,6 +1,7 @@
 //! Serving HTTP: accept loops, TLS, bodies, responses, draining. Every protocol calls one [`Handler::handle`].
 
 pub mod body;
+mod cork;
 pub mod door;
 pub mod drain;
 pub mod gzip;

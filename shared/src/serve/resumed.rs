@@ -23,6 +23,10 @@ impl<S> Resumed<S> {
             stream,
         }
     }
+
+    pub(super) fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Resumed<S> {

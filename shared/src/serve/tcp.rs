@@ -5,10 +5,12 @@
 
 use std::{
     convert::Infallible,
+    future::{Future, poll_fn},
     io::{self, Write as _},
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -27,6 +29,7 @@ pub use super::limits::Limits;
 use super::{
     Handler, Peer, Protocol,
     body::Body,
+    cork::{Cork, Keeps},
     door::{Door, Full},
     drain::Drain,
     h1::{self, End, LAST_REQUEST},
@@ -201,7 +204,7 @@ impl<H: Handler> Reception<H> {
 
     async fn http<S>(&self, mut stream: S, addr: SocketAddr, is_h2: bool)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Keeps + Unpin + Send + 'static,
     {
         let limits = self.door.limits();
         let mut begun = Vec::new();
@@ -221,10 +224,11 @@ impl<H: Handler> Reception<H> {
 
     async fn h2<S>(&self, stream: S, addr: SocketAddr, limits: Arc<Limits>)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Keeps + Unpin + Send + 'static,
     {
         let pulse = Pulse::new(limits.clone());
         let service = service_fn(|request| self.clone().answer(pulse.clone(), addr, request));
+        let (mut cork, stream) = Cork::new(stream);
         let stream = TokioIo::new(Heard::new(stream, pulse.clone()));
         let mut connection = pin!(builder(&limits).serve_connection(stream, service));
         let mut overdue = pin!(pulse.overdue());
@@ -232,7 +236,7 @@ impl<H: Handler> Reception<H> {
         let mut is_going = false;
         let ended = loop {
             tokio::select! {
-                ended = connection.as_mut() => break ended,
+                ended = poll_fn(|cx| poll_speak(connection.as_mut(), &mut cork, cx)) => break ended,
                 why = overdue.as_mut() => {
                     tracing::debug!(why = why.as_str(), "a connection is ended");
                     return self.door.evicted(why);
@@ -283,6 +287,21 @@ impl<H: Handler> Handler for Reception<H> {
             answer.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
         }
         answer
+    }
+}
+
+/// Goes on with a connection; what it has to say for now has left when it waits.
+fn poll_speak<S: AsyncWrite + Unpin>(
+    connection: Pin<&mut impl Future<Output = hyper::Result<()>>>,
+    cork: &mut Cork<S>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    if let Poll::Ready(ended) = connection.poll(cx) {
+        return Poll::Ready(ended.map_err(io::Error::other));
+    }
+    match cork.poll_release(cx) {
+        Poll::Ready(Err(gone)) => Poll::Ready(Err(gone)),
+        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
     }
 }
 
