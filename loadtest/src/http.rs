@@ -143,7 +143,12 @@ impl Target {
 }
 
 fn client_config(protocol: Protocol, insecure: bool) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(ring::default_provider());
+    let mut provider = ring::default_provider();
+    // As browsers on processors with AES do.
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("AES_128"));
+    let provider = Arc::new(provider);
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let mut config = if insecure {
         let any = Arc::new(AnyCertificate::new(provider));
