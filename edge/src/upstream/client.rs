@@ -30,8 +30,9 @@ const BODY_GRACE: Duration = Duration::from_secs(5);
 const BODY_RATE: usize = 1024;
 /// Redirects followed for one object.
 const MAX_REDIRECTS: usize = 5;
-/// Largest head of an answer, in bytes, and most headers in it.
-const HEAD_BYTES: usize = 64 << 10;
+/// Largest head of an answer, in bytes, and most headers in it. What is read of a body at a time is of this size, too: a
+/// buffer as large as a part, given back between two parts that stay, would leave a hole as large as a part.
+const HEAD_BYTES: usize = 16 << 10;
 const MAX_HEADERS: usize = 100;
 /// Largest body that is decoded, in bytes: nothing that is encoded was asked for.
 const DECODED_BYTES: usize = 4 << 20;
@@ -81,7 +82,7 @@ impl Client {
             // Shorter than an origin keeps an idle connection: reuse never meets a closing one.
             .pool_idle_timeout(Duration::from_secs(8))
             .pool_timer(TokioTimer::new())
-            .http1_max_buf_size(HEAD_BYTES)
+            .http1_read_buf_exact_size(HEAD_BYTES)
             .http1_max_headers(MAX_HEADERS)
             .build(connector);
         Ok(Self { http, budget })
