@@ -28,6 +28,8 @@ const SAME_CLOCK: MediaTime = MediaTime::from_millis(250);
 const SAME_ENCODER: MediaTime = MediaTime::from_millis(3000);
 /// A source that comes so much earlier than it had to is brought forward.
 const EXCESS: MediaTime = MediaTime::from_millis(80);
+/// A source that has come too late for so long, and does not settle, is taken as it is: it may never do better.
+const PATIENCE: MediaTime = MediaTime::from_millis(4000);
 /// Frames kept while none came yet that the source can begin with.
 const EARLY_MAX: usize = 512;
 
@@ -45,6 +47,8 @@ pub(super) struct Line {
     begun: bool,
     /// Nothing of this run is published: it can still be put better.
     settling: bool,
+    /// Since when the source could have begun anew, had it not been too late.
+    refused: Option<MediaTime>,
     /// Frames of a source that has not begun.
     early: VecDeque<Frame>,
     tracks: BTreeMap<TrackId, Queue>,
@@ -96,7 +100,11 @@ impl Line {
     /// Takes a frame of its source.
     pub(super) fn push(&mut self, clock: Clock, lag: &Lag, arrival: Arrival, counts: &mut Counts) {
         let Arrival { frame, starts, .. } = arrival;
+        if starts {
+            self.refused = self.refusal(&frame).map(|now| self.refused.unwrap_or(now));
+        }
         if starts && let Some((shift, settling)) = self.place(clock, lag, &frame) {
+            self.refused = None;
             self.begin(&frame, shift, settling, counts);
         }
         if !self.begun {
@@ -116,8 +124,7 @@ impl Line {
     fn place(&self, clock: Clock, lag: &Lag, frame: &Frame) -> Option<(MediaTime, bool)> {
         let fitting = |lateness: MediaTime| lateness + clock.cushion;
         let wanted = fitting(lag.least()?);
-        let (position, half) = self.position(frame.track);
-        let in_time = |shift: MediaTime| position.is_none_or(|position| frame.dts + shift + half >= position);
+        let in_time = |shift: MediaTime| self.is_in_time(frame, shift);
         let Some(shift) = self.shift.filter(|_| self.begun) else {
             let before = self.shift.map(|shift| (shift, SAME_CLOCK));
             let beside = self.others.iter().map(|shift| (*shift, SAME_ENCODER));
@@ -135,14 +142,29 @@ impl Line {
         };
         if !in_time(shift) {
             // It has become later for good: it will not catch up.
-            return lag
-                .is_settled()
+            let position = self.position(frame.track).0;
+            let waited = self.refused.zip(position).map(|(since, now)| now - since);
+            let settled = lag.is_settled();
+            return (settled || waited.is_some_and(|waited| waited >= PATIENCE))
                 .then(|| lag.lately())
                 .flatten()
-                .map(|lately| (fitting(lately), true));
+                .map(|lately| (fitting(lately), settled));
         }
         let earlier = lag.most().is_some_and(|most| fitting(most) + EXCESS < shift);
         (earlier && in_time(wanted)).then_some((wanted, false))
+    }
+
+    /// Whether this frame's time on the viewer's timeline is still to come.
+    fn is_in_time(&self, frame: &Frame, shift: MediaTime) -> bool {
+        let (position, half) = self.position(frame.track);
+        position.is_none_or(|position| frame.dts + shift + half >= position)
+    }
+
+    /// Where viewers are, if a source that has begun comes too late for them with this frame.
+    fn refusal(&self, frame: &Frame) -> Option<MediaTime> {
+        let shift = self.shift.filter(|_| self.begun)?;
+        let position = self.position(frame.track).0;
+        position.filter(|_| !self.is_in_time(frame, shift))
     }
 
     /// The source goes on from this frame, whatever was queued for that time.

@@ -305,6 +305,23 @@ fn an_encoder_that_stood_still_with_its_clock_is_followed_at_the_cushions_distan
 }
 
 #[test]
+fn an_encoder_that_never_settles_is_shown_all_the_same() {
+    let mut stage = Stage::new(1000);
+    stage.switch(1);
+    // From 4 s on it is three seconds late, and what it sends comes in heaps.
+    let heaped = |made: u64| match made {
+        ..4000 => made,
+        late => 3000 + (late / 700 + 1) * 700,
+    };
+    stage.play(1, ENCODER, 30_000, heaped);
+    stage.check();
+    let last = stage.of(TrackKind::Video).pop().unwrap();
+    assert!(!last.filler, "it is shown again");
+    let filled = stage.filled(TrackKind::Video);
+    assert!((2500.0..10_000.0).contains(&filled), "{filled}");
+}
+
+#[test]
 fn a_new_session_of_a_restarted_encoder_goes_on_whatever_its_clock_says() {
     for (zero_ms, away) in [(0, 1000), (4_000_000_000, 5000), (90_000, 9000)] {
         let mut stage = Stage::new(1000);
