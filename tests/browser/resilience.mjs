@@ -15,8 +15,8 @@ import { clockLoss, clockPauses, latencyBetween } from "./lib/statistics.mjs";
 const USAGE = `usage: node resilience.mjs --origin <program> --edge <program> [options]
   --player LIST     of ${PLAYERS.join(", ")}: all at once, default hls
   --case NAME       what happens: relay (the line holds all bytes), stop (SIGSTOP of the encoder), lossy (the line stalls a fifth of the
-                    time), break (the encoder is killed and started again), change (the same, and it comes back with another picture size),
-                    switch (primary killed beside a backup)
+                    time), break (the encoder is killed and started again), size, rate, sound (the same, and it comes back with another picture
+                    size, another sampling rate or without sound, then as it was), switch (primary killed beside a backup)
   --seconds LIST    how long each time, default 0.3,0.5,1,2,4,8
   --rounds N        how often each, default 1
   --every N         seconds between, default 5
@@ -28,7 +28,9 @@ const USAGE = `usage: node resilience.mjs --origin <program> --edge <program> [o
   --artifacts DIR   where resilience.json goes, default artifacts
 PYTHON names a Python 3 with numpy, default /usr/bin/python3; CHROMIUM the browser, default /usr/bin/chromium`;
 
-const CASES = ["relay", "stop", "lossy", "break", "change", "switch"];
+/** What an encoder comes back with after a change: options of gen.py. */
+const CHANGES = { size: ["--size", "480x272"], rate: ["--rate", "44100"], sound: ["--no-sound"] };
+const CASES = ["relay", "stop", "lossy", "break", "switch", ...Object.keys(CHANGES)];
 const options = readOptions(USAGE, {
   strings: ["origin", "edge", "player", "case", "seconds", "size", "slate", "artifacts"],
   numbers: ["rounds", "every", "max-pause", "max-drift"],
@@ -42,8 +44,6 @@ if (!options.origin || !options.edge || !players.every((player) => PLAYERS.inclu
 }
 
 const KEY = "show";
-/** What an encoder comes back with after a change. */
-const OTHER_SIZE = "480x272";
 const LEAD_SECONDS = 8;
 /** From the last event to the end; the latency is read in its last five seconds. */
 const TAIL_SECONDS = 15;
@@ -60,7 +60,7 @@ async function run() {
   const more = options.slate ? `resilience: { slate: { file: "${path.resolve(options.slate)}", after: 3s } }\n` : "";
   const site = await startSite({ origin: options.origin, edge: options.edge, key: KEY, more });
   const relay = await startRelay(site.rtmpPort);
-  const push = (slot = "", size = options.size) => pushPicture(`rtmp://127.0.0.1:${relay.port}/app/${KEY}${slot}`, 2 * seconds + OVERHEAD_SECONDS, size);
+  const push = (slot = "", more = []) => pushPicture(`rtmp://127.0.0.1:${relay.port}/app/${KEY}${slot}`, 2 * seconds + OVERHEAD_SECONDS, options.size, more);
   let encoder = push();
   const url = options.direct ? site.direct : site.resilient;
   await untilLive(url, encoder);
@@ -68,6 +68,12 @@ async function run() {
   await pause(8000);
 
   let changes = 0;
+  const change = async (time) => {
+    encoder.signal("SIGKILL");
+    await encoder.exited;
+    await pause(time * 1000);
+    encoder = push("", changes++ % 2 === 0 ? CHANGES[options.case] : []);
+  };
   const happens = {
     relay: async (time) => {
       relay.hold();
@@ -93,12 +99,9 @@ async function run() {
       await pause(time * 1000);
       encoder = push();
     },
-    change: async (time) => {
-      encoder.signal("SIGKILL");
-      await encoder.exited;
-      await pause(time * 1000);
-      encoder = push("", changes++ % 2 === 0 ? OTHER_SIZE : options.size);
-    },
+    size: change,
+    rate: change,
+    sound: change,
     switch: async (time) => {
       await until("both to send", async () => (await site.stream()).live && (await site.stream()).backupLive);
       const primaryShown = (await site.stream()).publishers.some((one) => one.shown && one.slot === "primary");

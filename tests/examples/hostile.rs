@@ -2,11 +2,12 @@
 //!
 //!     cargo build --release -p weir-edge
 //!     taskset -c 1 cargo run --release -p weir-tests --example hostile -- \
-//!         "taskset -c 0 target/release/weir-edge" [viewers] [seconds]
+//!         "taskset -c 0 target/release/weir-edge" [viewers] [seconds] [requests/s]
 //!
 //! A made-up origin runs in this process, the edge in one of its own, on a core of its own. Viewers follow the live playlist by
 //! blocking reloads; how late each hears of a part is counted from the moment the origin's own answer to the same request
-//! is here. First undisturbed, then while each of the attackers does what it can. Bad tickets have an example of their own
+//! is here. First undisturbed, then while each of the attackers does what it can: requests and connections up to the given rate
+//! (default 5000/s; 0: as many as the edge answers, which takes its whole core). Bad tickets have an example of their own
 //! (`refusals.rs`), and so have QUIC's tricks (`tests/edge/quic.py`).
 
 use std::{
@@ -88,7 +89,7 @@ async fn main() -> anyhow::Result<()> {
     let program = arguments
         .first()
         .context("the edge's program, with taskset before it perhaps")?;
-    let (viewers, seconds) = (number(1, 200)?, number(2, 10)?);
+    let (viewers, seconds, rate) = (number(1, 200)?, number(2, 10)?, number(3, 5000)?);
     let options = Options {
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         shape: Shape::default(),
@@ -107,14 +108,20 @@ async fn main() -> anyhow::Result<()> {
         .await
         .context("the edge plays")?;
 
+    // What is only at the beginning.
+    watch(origin.address, edge, viewers, 1).await?;
     let quiet = watch(origin.address, edge, viewers, seconds).await?;
     let usual = percentile(&quiet, 0.99);
     println!("undisturbed: {}", line(&quiet, process.child.id())?);
     for attack in ATTACKS {
         let done = Arc::new(AtomicU64::new(0));
+        let pace = match rate {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs(CONNECTIONS as u64) / u32::try_from(rate)?,
+        };
         let mut attackers = JoinSet::new();
         for n in 0..CONNECTIONS {
-            attackers.spawn(attack.run(edge, n, done.clone()));
+            attackers.spawn(attack.run(edge, n, pace, done.clone()));
         }
         let late = watch(origin.address, edge, viewers, seconds).await?;
         let told = line(&late, process.child.id())?;
@@ -172,16 +179,19 @@ async fn watch(origin: SocketAddr, edge: SocketAddr, viewers: u64, seconds: u64)
 }
 
 impl Attack {
-    /// Goes on until it is aborted; whatever the edge does about it is right.
-    async fn run(self, edge: SocketAddr, n: usize, done: Arc<AtomicU64>) {
+    /// Goes on until it is aborted, with a request each `pace`; whatever the edge does about it is right.
+    async fn run(self, edge: SocketAddr, n: usize, pace: Duration, done: Arc<AtomicU64>) {
+        // Not all in the same moment.
+        sleep(pace * n as u32 / CONNECTIONS as u32).await;
         loop {
+            let begun = tokio::time::Instant::now();
             let round = async {
                 let stream = TcpStream::connect(edge).await?;
                 match self {
                     Self::SlowHeads => slow_head(stream, &done).await,
                     Self::SlowReaders => slow_reader(stream, &done).await,
-                    Self::RapidReset => rapid_reset(stream, &done).await,
-                    Self::MadeUpKeys => made_up_keys(stream, n, &done).await,
+                    Self::RapidReset => rapid_reset(stream, pace, &done).await,
+                    Self::MadeUpKeys => made_up_keys(stream, n, pace, &done).await,
                     Self::Connections => one_request(stream, &done).await,
                 }
             };
@@ -191,6 +201,9 @@ impl Attack {
             {
                 // Ended by the edge: not in a loop that only measures how fast connections are refused.
                 sleep(Duration::from_millis(50)).await;
+            }
+            if matches!(self, Self::Connections) {
+                tokio::time::sleep_until(begun + pace).await;
             }
         }
     }
@@ -212,7 +225,7 @@ async fn slow_reader(mut stream: TcpStream, done: &AtomicU64) -> std::io::Result
     std::future::pending().await
 }
 
-async fn rapid_reset(mut stream: TcpStream, done: &AtomicU64) -> std::io::Result<()> {
+async fn rapid_reset(mut stream: TcpStream, pace: Duration, done: &AtomicU64) -> std::io::Result<()> {
     let frame = |kind: u8, flags: u8, id: u32, payload: &[u8]| {
         let length = (payload.len() as u32).to_be_bytes();
         let mut frame = length[1..].to_vec();
@@ -234,15 +247,17 @@ async fn rapid_reset(mut stream: TcpStream, done: &AtomicU64) -> std::io::Result
         // What the edge says is not held against it.
         if id % 64 == 1 {
             let _ = stream.try_read(&mut ignored);
-            tokio::task::yield_now().await;
+            sleep(pace * 32).await;
         }
     }
     Ok(())
 }
 
-async fn made_up_keys(mut stream: TcpStream, n: usize, done: &AtomicU64) -> std::io::Result<()> {
+async fn made_up_keys(mut stream: TcpStream, n: usize, pace: Duration, done: &AtomicU64) -> std::io::Result<()> {
     let mut answers = vec![0; 64 * 1024];
+    let begun = tokio::time::Instant::now();
     for round in 0u64.. {
+        tokio::time::sleep_until(begun + pace * (round as u32) * DEPTH as u32).await;
         let request: String = (0..DEPTH)
             .map(|k| format!("GET /app/made-up-{n}-{round}-{k}/d/video.m3u8 HTTP/1.1\r\nhost: edge\r\n\r\n"))
             .collect();

@@ -92,11 +92,19 @@ async fn main() -> anyhow::Result<()> {
 
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let _edge = start_edge(program, &origin, port)?;
-    let session = Session::of(&Policy::until(0), ViewerId(1)).mint(&KEY.parse()?, &secret)?;
-    let playlist = format!("/app/{KEY}/~{session}/d/video.m3u8");
+    // Each with a ticket of his own: what one ticket may ask is limited.
+    let sessions: Vec<String> = (0..viewers)
+        .map(|viewer| Ok(Session::of(&Policy::until(0), ViewerId(viewer)).mint(&KEY.parse()?, &secret)?))
+        .collect::<anyhow::Result<_>>()?;
+    let playlists: Vec<String> = sessions
+        .iter()
+        .map(|session| format!("/app/{KEY}/~{session}/d/video.m3u8"))
+        .collect();
+    let session = sessions.first().context("a viewer at least")?;
+    let playlist = playlists.first().context("a viewer at least")?;
     let ready = async {
         loop {
-            match client::get(port, &playlist).await {
+            match client::get(port, playlist).await {
                 Ok(reply) if reply.status == 200 => return,
                 _ => sleep(Duration::from_millis(50)).await,
             }
@@ -106,16 +114,18 @@ async fn main() -> anyhow::Result<()> {
         .await
         .context("the edge plays")?;
 
-    let quiet = watch(&origin, port, &playlist, viewers, seconds).await?;
+    // What is only at the beginning.
+    watch(&origin, port, &playlists, 1).await?;
+    let quiet = watch(&origin, port, &playlists, seconds).await?;
     println!("{}", line("without bad tickets", &quiet));
     let attack = Attack::default();
     let pid = _edge.child.id();
     let before = (system::usage(pid)?.cpu_seconds, Instant::now());
     let mut attackers = JoinSet::new();
     for _ in 0..CONNECTIONS {
-        attackers.spawn(attack.clone().run(port, tampered(&session), rate / CONNECTIONS as u64));
+        attackers.spawn(attack.clone().run(port, tampered(session), rate / CONNECTIONS as u64));
     }
-    let loud = watch(&origin, port, &playlist, viewers, seconds).await?;
+    let loud = watch(&origin, port, &playlists, seconds).await?;
     let (cpu, wall) = (
         system::usage(pid)?.cpu_seconds - before.0,
         before.1.elapsed().as_secs_f64(),
@@ -166,19 +176,19 @@ fn start_edge(
 async fn watch(
     origin: &weir_origin::app::Origin,
     edge: std::net::SocketAddr,
-    playlist: &str,
-    viewers: u64,
+    playlists: &[String],
     seconds: u64,
 ) -> anyhow::Result<Vec<Duration>> {
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut late = Vec::new();
     while Instant::now() < until {
-        let newest = client::get(edge, playlist).await?.playlist()?;
+        let first = playlists.first().context("a viewer at least")?;
+        let newest = client::get(edge, first).await?.playlist()?;
         // The end of the open segment.
         let next = newest.media_sequence.0 + newest.segments.iter().filter(|s| s.uri.is_some()).count() as u64;
         let query = format!("?_HLS_msn={next}");
         let mut waiting = JoinSet::new();
-        for _ in 0..viewers {
+        for playlist in playlists {
             let path = format!("{playlist}{query}");
             waiting.spawn(async move {
                 let reply = client::get(edge, &path).await?;

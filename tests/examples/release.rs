@@ -4,8 +4,8 @@
 //!
 //! Origin, edge and viewers share this process and its cores. The clock starts when a lone viewer at the origin itself
 //! has the news in hand; it stops for each viewer of the edge when its last byte is there. Viewers keep their connection
-//! and ask for the next part at once, as players do. Prints percentiles over parts of the *last* viewer's delay, and
-//! how many requests the origin got per object.
+//! and ask for the next part at once, as players do. Prints percentiles over parts of the *first* and of the *last*
+//! viewer's delay, and how many requests the origin got per object.
 
 use std::{
     net::SocketAddr,
@@ -98,7 +98,9 @@ async fn main() -> anyhow::Result<()> {
     });
     let mut delays = Vec::new();
     let mut published = std::collections::HashMap::new();
-    let mut arrived: std::collections::HashMap<(u64, usize), (usize, Instant)> = std::collections::HashMap::new();
+    let mut firsts = Vec::new();
+    let mut arrived: std::collections::HashMap<(u64, usize), (usize, Instant, Instant)> =
+        std::collections::HashMap::new();
     let until = Instant::now() + Duration::from_millis(200) * (parts as u32 + 10);
     while delays.len() < parts && Instant::now() < until {
         tokio::select! {
@@ -106,15 +108,17 @@ async fn main() -> anyhow::Result<()> {
                 published.insert(position, when);
             }
             Some((position, when)) = told.recv() => {
-                let entry = arrived.entry(position).or_insert((0, when));
+                let entry = arrived.entry(position).or_insert((0, when, when));
                 entry.0 += 1;
                 entry.1 = entry.1.max(when);
+                entry.2 = entry.2.min(when);
                 if entry.0 == viewers {
                     // The first parts are still those of viewers coming in.
                     if let Some(from) = published.get(&position)
                         && published.len() > 5
                     {
                         delays.push(entry.1.saturating_duration_since(*from));
+                        firsts.push(entry.2.saturating_duration_since(*from));
                     }
                 }
             }
@@ -122,17 +126,19 @@ async fn main() -> anyhow::Result<()> {
     }
     let upstream = site.edge_metric("weir_edge_upstream_requests_total", "").await? - upstream_before;
     let objects = 2.0 * (metric(site.origin.admin, "weir_origin_parts_total", "video").await? - parts_before);
-    delays.sort_unstable();
-    let at = |q: f64| delays.get(((delays.len() as f64 - 1.0) * q).round() as usize);
-    let show = |q: f64| at(q).map_or("-".to_owned(), |d| format!("{:.1} ms", d.as_secs_f64() * 1000.0));
-    println!(
-        "{viewers} viewers, {} parts: last viewer has the playlist after p50 {}, p90 {}, p99 {}, max {}",
-        delays.len(),
-        show(0.5),
-        show(0.9),
-        show(0.99),
-        show(1.0)
-    );
+    println!("{viewers} viewers, {} parts", delays.len());
+    for (who, delays) in [("first", &mut firsts), ("last", &mut delays)] {
+        delays.sort_unstable();
+        let at = |q: f64| delays.get(((delays.len() as f64 - 1.0) * q).round() as usize);
+        let show = |q: f64| at(q).map_or("-".to_owned(), |d| format!("{:.1} ms", d.as_secs_f64() * 1000.0));
+        println!(
+            "the {who} viewer has the playlist after p50 {}, p90 {}, p99 {}, max {}",
+            show(0.5),
+            show(0.9),
+            show(0.99),
+            show(1.0)
+        );
+    }
     println!(
         "origin requests {upstream:.0} for {objects:.0} objects: {:.2}",
         upstream / objects

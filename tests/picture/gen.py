@@ -103,9 +103,11 @@ def encoder(args, live):
         *quick, "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", args.size, "-framerate", str(args.fps),
         "-i", f"pipe:{picture_in}",
         *quick, "-f", "s16le", "-ar", str(RATE), "-ac", "2", "-i", f"pipe:{sound_in}",
-        "-map", "0:v", "-map", "1:a", *video_codec(args, live), "-pix_fmt", "yuv420p",
-        "-b:v", args.bitrate, "-maxrate", args.bitrate, "-bufsize", args.bitrate, *audio_codec, "-ar", str(RATE),
+        "-map", "0:v", *([] if args.no_sound else ["-map", "1:a"]), *video_codec(args, live), "-pix_fmt", "yuv420p",
+        "-b:v", args.bitrate, "-maxrate", args.bitrate, "-bufsize", args.bitrate, *audio_codec, "-ar", str(args.rate),
         *output,
+        # Somebody has to read it.
+        *(["-map", "1:a", "-f", "null", "-"] if args.no_sound else []),
     ]  # fmt: skip
     process = subprocess.Popen(command, pass_fds=(sound_in, picture_in))
     os.close(sound_in)
@@ -311,6 +313,8 @@ def main():
     parser.add_argument("--bf", type=int, help="B-frames; default 2 in a clip, 0 live and in a loop")
     parser.add_argument("--vcodec", default="h264", choices=["h264", "hevc", "av1"])
     parser.add_argument("--acodec", default="aac", choices=["aac", "opus"])
+    parser.add_argument("--rate", type=int, default=RATE, help="of the encoded sound, in Hz")
+    parser.add_argument("--no-sound", action="store_true")
     parser.add_argument("--picture", default="pattern", choices=["pattern", "scene"])
     parser.add_argument("--tag", type=int, default=0, help="0..255, carried beside the time")
     parser.add_argument("--ffmpeg", default="ffmpeg")

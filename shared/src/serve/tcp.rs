@@ -17,7 +17,7 @@ use std::{
 use http::{HeaderValue, Request, Response, header, request::Parts};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use socket2::{Domain, Protocol as Transport, Socket, Type};
+use socket2::{Domain, Protocol as Transport, SockRef, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -44,6 +44,9 @@ type Answer = Response<Body>;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections the kernel completes ahead of us; a crowd arrives within a moment.
 const BACKLOG: i32 = 4096;
+/// Bytes of an answer that the kernel copies ahead of what the network takes. The rest stays here, where all viewers share it:
+/// two hundred who ask and do not read would be half a gigabyte of copies, and all others would wait while they are made.
+const UNSENT_BYTES: u32 = 256 << 10;
 /// What a plain connection that is turned away is told.
 const TURNED_AWAY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\
@@ -181,6 +184,7 @@ impl<H: Handler> Reception<H> {
     async fn connection(&self, stream: TcpStream, addr: SocketAddr) {
         // A part is many small writes' worth of latency otherwise; refused only on a socket that is gone already.
         let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
         match &self.acceptor {
             None => self.http(stream, addr, false).await,
             // Thousands of plain connections need not have room for a handshake.

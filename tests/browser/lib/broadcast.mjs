@@ -32,10 +32,11 @@ export async function startWeir(binary, more = []) {
 /**
  * Pushes a live picture with Debian's ffmpeg (30 pictures and a key frame each second) until stopped or `seconds` are over.
  * @param {string} rtmp where to, `rtmp://host:port/app/key`
+ * @param {string[]} [more] further options of gen.py
  */
-export function pushPicture(rtmp, seconds, size = "1280x720") {
+export function pushPicture(rtmp, seconds, size = "1280x720", more = []) {
   const python = process.env.PYTHON ?? "/usr/bin/python3";
-  const options = ["--size", size, "--fps", "30", "--gop", "1", "--preset", "ultrafast", "--seconds", String(seconds)];
+  const options = ["--size", size, "--fps", "30", "--gop", "1", "--preset", "ultrafast", "--seconds", String(seconds), ...more];
   return new Process("encoder", python, [path.join(PICTURE, "gen.py"), "live", "--url", rtmp, ...options]);
 }
 
