@@ -104,3 +104,80 @@ impl<S: AsyncWrite + Keeps + Unpin> AsyncWrite for Corked<S> {
         Pin::new(&mut *self.0.lock()).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio_rustls::{TlsAcceptor, TlsConnector, client};
+
+    use super::*;
+
+    /// What the wire between them has room for, in bytes.
+    const WIRE: usize = 4096;
+
+    async fn pair() -> (TlsStream<DuplexStream>, client::TlsStream<DuplexStream>) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let server = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let (here, there) = duplex(WIRE);
+        let (accepted, connected) = tokio::join!(
+            TlsAcceptor::from(Arc::new(server)).accept(here),
+            TlsConnector::from(Arc::new(client)).connect("localhost".try_into().unwrap(), there)
+        );
+        (accepted.unwrap(), connected.unwrap())
+    }
+
+    #[tokio::test]
+    async fn frames_wait_until_they_are_let_go() {
+        let (server, mut client) = pair().await;
+        let (mut cork, mut corked) = Cork::new(server);
+        let mut read = [0; 8];
+        for frame in [b"one.", b"two."] {
+            corked.write_all(frame).await.unwrap();
+            corked.flush().await.unwrap();
+        }
+        tokio::select! {
+            biased;
+            early = client.read(&mut read) => panic!("{early:?}"),
+            () = std::future::ready(()) => {}
+        }
+        poll_fn(|cx| cork.poll_release(cx)).await.unwrap();
+        client.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"one.two.");
+    }
+
+    #[tokio::test]
+    async fn what_there_is_no_room_for_is_written_through_whole_and_in_order() {
+        let (server, mut client) = pair().await;
+        let (mut cork, mut corked) = Cork::new(server);
+        let sent: Vec<u8> = (0u32..300_000).flat_map(u32::to_be_bytes).collect();
+        let wanted = sent.clone();
+        let reading = tokio::spawn(async move {
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.map(|_| got)
+        });
+        for frame in sent.chunks(16_393) {
+            corked.write_all(frame).await.unwrap();
+            corked.flush().await.unwrap();
+        }
+        poll_fn(|cx| cork.poll_release(cx)).await.unwrap();
+        corked.shutdown().await.unwrap();
+        assert!(reading.await.unwrap().unwrap() == wanted);
+    }
+}
