@@ -411,6 +411,43 @@ fn a_real_gap_leaps_and_a_small_one_is_stretched_over() {
     }
 }
 
+/// Media time is the wall clock's: what is wrong by a tenth in its ticks is wrong by years.
+#[test]
+fn another_sampling_rate_changes_the_ticks_and_not_the_time() {
+    let wall_ms = 1_790_000_000_000;
+    let mut s = TrackSegmenter::new(aac(48_000), None, Mode::Lead, targets(200));
+    let (mut scale, mut position, mut lengths) = (s.timescale(), None, Vec::new());
+    let mut at_ms = wall_ms;
+    for (n, rate) in [(0, 48_000u32), (400, 44_100), (800, 32_000), (1200, 48_000)] {
+        s.set_config(aac(rate));
+        for k in 0..400u64 {
+            s.push(audio(n + k, at_ms + (k * 1024 * 1000 / u64::from(rate)) as i64));
+            while let Some(output) = s.poll() {
+                match output {
+                    Output::SegmentStart { timescale, tfdt, .. } => {
+                        scale = timescale;
+                        let at = tfdt.to_media_time(scale);
+                        let apart = position.map_or(MediaTime::ZERO, |end: MediaTime| at - end);
+                        assert!(apart.as_nanos().abs() < 1_000_000, "{rate}: a leap of {apart:?}");
+                    }
+                    Output::Part(part) => position = Some((part.tfdt + part.duration).to_media_time(scale)),
+                    Output::SegmentEnd { duration, .. } => lengths.push(duration.to_duration(scale)),
+                    other => panic!("{rate}: {other:?}"),
+                }
+            }
+        }
+        at_ms += (400 * 1024 * 1000 / u64::from(rate)) as i64;
+    }
+    let shown = position.expect("parts") - MediaTime::from_millis(wall_ms);
+    let sent = MediaTime::from_millis(at_ms - wall_ms);
+    assert!((sent - shown).as_nanos() < 300_000_000, "{shown:?} of {sent:?}");
+    let sum: Duration = lengths.iter().sum();
+    assert!(
+        sum + Duration::from_millis(2500) > sent.to_duration() && sum <= sent.to_duration(),
+        "{sum:?}"
+    );
+}
+
 #[test]
 fn nothing_before_the_first_key_frame_is_packaged() {
     let mut s = TrackSegmenter::new(avc(None), None, Mode::Lead, targets(333));

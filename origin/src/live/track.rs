@@ -11,7 +11,7 @@ use weir_shared::{
         position::{self, LiveEdge, MediaSequence, PartNumber},
     },
     id::RenditionName,
-    media::time::MediaTime,
+    media::time::{MediaTime, Timescale},
 };
 
 use super::{
@@ -72,6 +72,8 @@ pub(super) struct Track {
     next_msn: MediaSequence,
     next_part: PartNumber,
     init_index: Option<u32>,
+    /// Of the open segment.
+    timescale: Timescale,
     target_duration_seconds: u32,
     feed: Option<Feed>,
     ended: bool,
@@ -113,10 +115,12 @@ impl Track {
             target_duration: Duration::from_secs(u64::from(target_duration_seconds)),
         });
         window.set_discontinuity_sequence(start.discontinuity_sequence);
+        let segmenter = TrackSegmenter::new(start.config.clone(), start.frame_rate, start.mode, start.targets);
         Self {
             name,
             kind,
-            segmenter: TrackSegmenter::new(start.config.clone(), start.frame_rate, start.mode, start.targets),
+            timescale: segmenter.timescale(),
+            segmenter,
             config: start.config,
             window,
             next_msn: start.first_msn,
@@ -278,12 +282,14 @@ impl Track {
                     discontinuity,
                     config,
                     init_index,
+                    timescale,
                     ..
                 } => {
+                    self.timescale = timescale;
                     if self.init_index != Some(init_index) {
                         self.init_index = Some(init_index);
                         self.window
-                            .push_init(init_index, fmp4::init_section(&config, self.segmenter.timescale()));
+                            .push_init(init_index, fmp4::init_section(&config, timescale));
                         self.config = config;
                     }
                     self.window.open_segment(window::SegmentStart {
@@ -302,7 +308,7 @@ impl Track {
                     progress.changed = true;
                 }
                 Output::SegmentEnd { duration, forced } => {
-                    let duration = duration.to_duration(self.segmenter.timescale());
+                    let duration = duration.to_duration(self.timescale);
                     self.window.close_segment(duration);
                     self.next_msn = self.next_msn.next();
                     self.rates.close_segment(duration);
@@ -333,7 +339,7 @@ impl Track {
     }
 
     fn push_part(&mut self, draft: &Draft, metrics: &Metrics) {
-        let scale = self.segmenter.timescale();
+        let scale = self.timescale;
         // By time, so that both flavours number the same part alike.
         let bytes = fmp4::part(draft.tfdt.to_duration(scale).as_millis() as u32, draft);
         let (bytes, shared) = match self.flavour {

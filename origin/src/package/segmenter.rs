@@ -186,6 +186,8 @@ impl TrackSegmenter {
         if key {
             self.switch_config(due);
         }
+        // Another configuration may count in other ticks.
+        let due = time.to_ticks(self.scale);
         self.cut_before(&frame, key);
         self.leap_if_gap(due);
         self.close_part_if_crowded();
@@ -208,6 +210,7 @@ impl TrackSegmenter {
         self.outputs.pop_front()
     }
 
+    /// What the next frame is counted in; what is polled may be older, and says so.
     pub fn timescale(&self) -> Timescale {
         self.scale
     }
@@ -286,6 +289,7 @@ impl TrackSegmenter {
             discontinuity: std::mem::take(&mut self.discontinuity),
             config: self.config.clone(),
             init_index: self.init_index,
+            timescale: self.scale,
         });
     }
 

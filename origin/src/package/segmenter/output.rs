@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use weir_shared::media::time::{MediaTime, Ticks};
+use weir_shared::media::time::{MediaTime, Ticks, Timescale};
 
 use crate::codec::CodecConfig;
 
@@ -43,6 +43,8 @@ pub enum Output {
         discontinuity: bool,
         config: Arc<CodecConfig>,
         init_index: u32,
+        /// Of all ticks from here to the next segment's start.
+        timescale: Timescale,
     },
     Part(Draft),
     /// The segment is complete: the sum of its parts.
