@@ -17,8 +17,6 @@ use weir_tests::{
 /// The plan's.
 const GRACE: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(4);
-/// At once, on a busy machine.
-const SOON: Duration = Duration::from_secs(8);
 
 /// An origin with its API, an edge, and a caller that may do everything.
 async fn site() -> anyhow::Result<(Site, Rest)> {
@@ -119,7 +117,10 @@ async fn disabling_a_live_stream_sends_its_publisher_away_and_ends_the_playlist(
     assert!(broadcast.outcome().await.is_err(), "the publisher is told to go");
     let since = Instant::now();
     while !site.playlist("show", "video").await?.ended {
-        assert!(since.elapsed() < SOON, "no end");
+        assert!(
+            since.elapsed() < Duration::from_secs(4),
+            "no end within a target duration"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     until(&rest, &id, |s| s["status"] == "DISABLED").await?;
@@ -154,7 +155,10 @@ async fn a_broadcast_stops_and_starts_while_its_publisher_goes_on() -> anyhow::R
     }
     let since = Instant::now();
     while !direct().await?.ended {
-        anyhow::ensure!(since.elapsed() < SOON, "no end");
+        anyhow::ensure!(
+            since.elapsed() < Duration::from_secs(2),
+            "no end within a target duration"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 
@@ -170,7 +174,7 @@ async fn a_broadcast_stops_and_starts_while_its_publisher_goes_on() -> anyhow::R
     let second = loop {
         match direct().await {
             Ok(playlist) if !playlist.ended => break playlist,
-            _ => anyhow::ensure!(since.elapsed() < SOON, "no new playlist"),
+            _ => anyhow::ensure!(since.elapsed() < Duration::from_secs(5), "no new playlist"),
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
@@ -261,7 +265,7 @@ async fn clearing_the_past_shortens_the_playlist_and_the_broadcast_goes_on() -> 
     assert!(reply.status.is_success(), "{}", reply.text());
     let since = Instant::now();
     while site.playlist("show", "video").await?.media_sequence.0 == first {
-        assert!(since.elapsed() < SOON, "the past is still listed");
+        assert!(since.elapsed() < Duration::from_secs(2), "the past is still listed");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(!site.playlist("show", "video").await?.ended);

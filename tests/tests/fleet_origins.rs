@@ -19,8 +19,6 @@ use weir_tests::{
 const CREDENTIAL: &str = "the-fleet's-own-credential";
 /// Longer than anything waited for here.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// At once, on a busy machine.
-const SOON: Duration = Duration::from_secs(5);
 const STREAMS: &str = "/v1/projects/default/streams";
 
 /// Two origins, and a caller of each one's API.
@@ -164,7 +162,7 @@ async fn a_stream_made_at_one_origin_is_pushed_to_the_other_and_switched_off_at_
     let since = Instant::now();
     call(&fleet.at_paris, &made, "disable").await?;
     assert!(broadcast.outcome().await.is_err(), "the publisher is told to go");
-    assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
     fleet.shutdown().await;
     Ok(())
 }
@@ -180,7 +178,7 @@ async fn an_encoder_that_moves_to_another_origin_leaves_nothing_behind() -> anyh
     let _moved = push(fleet.tokyo.rtmp, &made, "primary").await?;
     let since = Instant::now();
     assert!(stale.outcome().await.is_err(), "its origin lost the lease");
-    assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
 
     let tokyo = format!("http://{}", fleet.tokyo.http);
     until(
@@ -326,7 +324,7 @@ async fn a_plan_changed_at_one_origin_holds_at_the_other_before_any_stream_chang
         put(&fleet.at_paris, path, change).await?;
         for origin in [&fleet.tokyo, &fleet.paris] {
             let took = until(|| async { grace(origin, "acmes") }, |g| *g == seconds).await?;
-            assert!(took < SOON, "{path}: {took:?}");
+            assert!(took < Duration::from_secs(2), "{path}: {took:?}");
         }
         // At once the first time; untouched by what concerns the other project.
         until(|| async { grace(&fleet.tokyo, "ours") }, |g| *g == 7).await?;

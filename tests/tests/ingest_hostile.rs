@@ -18,8 +18,8 @@ use weir_tests::{
     site::{Broadcast, metric, origin_config},
 };
 
-/// Ten seconds to publish, and what a busy machine adds.
-const CUT_WITHIN: Duration = Duration::from_secs(30);
+/// Ten seconds to publish, and a little for a busy machine.
+const CUT_WITHIN: Duration = Duration::from_secs(13);
 
 /// A connection from an address of its own, a hundred of them sharing one.
 async fn stranger(to: SocketAddr, n: usize) -> anyhow::Result<TcpStream> {
@@ -31,8 +31,9 @@ async fn stranger(to: SocketAddr, n: usize) -> anyhow::Result<TcpStream> {
 
 /// Says hello and then nothing, until the server has enough. How long that took.
 async fn silent(to: SocketAddr, n: usize) -> anyhow::Result<Duration> {
-    let started = Instant::now();
     let mut socket = stranger(to, n).await?;
+    // How long two thousand take to connect is not the server's patience.
+    let started = Instant::now();
     socket.write_all(&[&[3][..], &[0; 1536]].concat()).await?;
     let mut answer = [0; 1 + 2 * 1536];
     socket.read_exact(&mut answer).await?;
@@ -43,8 +44,8 @@ async fn silent(to: SocketAddr, n: usize) -> anyhow::Result<Duration> {
 
 /// Sends a byte a second, until the server has enough.
 async fn trickling(to: SocketAddr, n: usize) -> anyhow::Result<Duration> {
-    let started = Instant::now();
     let socket = stranger(to, n).await?;
+    let started = Instant::now();
     let (mut from, mut to) = socket.into_split();
     let trickle = async {
         let mut second = interval(Duration::from_secs(1));
@@ -93,7 +94,7 @@ async fn two_thousand_strangers_are_cut_and_a_publisher_notices_nothing() -> any
     // Amid all of them somebody else begins to publish.
     let arrived = Instant::now();
     let second = Session::connect(&format!("rtmp://{}/app", origin.rtmp), "second").await?;
-    assert!(arrived.elapsed() < Duration::from_secs(10), "{:?}", arrived.elapsed());
+    assert!(arrived.elapsed() < Duration::from_secs(3), "{:?}", arrived.elapsed());
     second.close().await?;
 
     let mut longest = Duration::ZERO;
@@ -119,7 +120,7 @@ async fn two_thousand_strangers_are_cut_and_a_publisher_notices_nothing() -> any
     let report = broadcast.end().await?;
     let frames = metric(origin.admin, "weir_origin_rtmp_frames_total", "track=\"video\"").await?;
     assert_eq!(frames as u64, report.video_frames);
-    assert!(report.worst_lateness < Duration::from_secs(5), "{report:?}");
+    assert!(report.worst_lateness < Duration::from_secs(1), "{report:?}");
     let dropped = metric(origin.admin, "weir_origin_rtmp_frames_dropped_total", "").await?;
     assert_eq!(dropped, 0.0);
     origin.shutdown().await;

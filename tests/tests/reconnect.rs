@@ -22,8 +22,6 @@ use weir_tests::{
 };
 
 const GRACE: Duration = Duration::from_millis(3300);
-/// Sooner than the grace window is over, on a busy machine too.
-const SOON: Duration = Duration::from_secs(3);
 
 fn config() -> Config {
     let mut config = origin_config();
@@ -108,7 +106,7 @@ async fn an_encoder_that_comes_back_within_the_grace_time_continues_the_playlist
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_heir_of_a_ghost_is_seen_at_once_in_the_same_playlist() -> anyhow::Result<()> {
+async fn the_heir_of_a_ghost_is_seen_within_a_second_in_the_same_playlist() -> anyhow::Result<()> {
     let site = Site::start_with(config()).await?;
     let ghost = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
     watch(&site, "show", 2).await?;
@@ -120,7 +118,7 @@ async fn the_heir_of_a_ghost_is_seen_at_once_in_the_same_playlist() -> anyhow::R
     site.get(&format!("/app/show/d/video.m3u8?_HLS_msn={open}&_HLS_part={parts}"))
         .await?
         .playlist()?;
-    assert!(taken.elapsed() < SOON, "{:?}", taken.elapsed());
+    assert!(taken.elapsed() < Duration::from_secs(1), "{:?}", taken.elapsed());
     watch(&site, "show", 2).await?;
     History::read(&site, "show", "audio").await?.assert_continuous();
     let history = History::read(&site, "show", "video").await?;
@@ -311,7 +309,7 @@ async fn a_primary_that_sends_only_sound_is_replaced() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_status_change_is_told_at_once() -> anyhow::Result<()> {
+async fn a_status_change_is_told_within_300_ms() -> anyhow::Result<()> {
     let site = Site::start_with(config()).await?;
     let mut changes = site.origin.watch_status();
     let mut slowest = Duration::ZERO;
@@ -327,7 +325,7 @@ async fn a_status_change_is_told_at_once() -> anyhow::Result<()> {
         assert!(matches!(change.state, State::Grace { .. }), "{change:?}");
         assert_eq!((change.live, change.reason), (false, Reason::PublisherLeft));
     }
-    assert!(slowest < SOON, "{slowest:?}");
+    assert!(slowest < Duration::from_millis(300), "{slowest:?}");
     let change = changes.recv().await?;
     assert_eq!((change.state, change.reason), (State::Ended, Reason::GraceOver));
     site.shutdown().await;

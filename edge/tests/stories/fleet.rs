@@ -113,7 +113,8 @@ async fn an_origin_that_falls_silent_is_not_waited_for() {
     let hedges = site.metric("weir_edge_upstream_hedges_total").await;
     assert!(hedges >= 1);
     second.publish();
-    player.step().await;
+    let (_, took) = player.step().await;
+    assert!(took < Duration::from_millis(900), "it is asked last now: {took:?}");
     let asked_last = site.metric("weir_edge_upstream_hedges_total").await;
     assert_eq!(asked_last, hedges, "nobody waits for it any more");
     assert_eq!(site.metric("weir_edge_upstream_down").await, 1);
