@@ -81,12 +81,14 @@ impl Ffmpeg {
             timeout,
             has_nice: true,
         };
-        // Without `nice` the program is asked by itself.
         let version = ["-version"].map(OsStr::new);
-        if let Err(NoPicture::NotStarted(_)) = ffmpeg.start(&version, Bytes::new(), VERSION_LIMIT).await {
+        let mut said = ffmpeg.start(&version, Bytes::new(), VERSION_LIMIT).await;
+        // Without `nice` the program is asked by itself.
+        if let Err(NoPicture::NotStarted(_)) = said {
             ffmpeg.has_nice = false;
+            said = ffmpeg.start(&version, Bytes::new(), VERSION_LIMIT).await;
         }
-        match ffmpeg.start(&version, Bytes::new(), VERSION_LIMIT).await {
+        match said {
             Ok(said) if !said.output.starts_with(b"ffmpeg version") => Err(NoPicture::Refused(said.complaint)),
             // A busy machine, perhaps: pictures will tell.
             Ok(_) | Err(NoPicture::TooSlow) => Ok(ffmpeg),
