@@ -5,6 +5,8 @@
 //! | `address_rate` | requests of one address (IPv6: one /64), before anything else is looked at | 429 |
 //! | `ticket_rate` | requests with one viewer's ticket, from wherever | 429 |
 //! | `address_in_progress` | requests of one address being held or answered | 429 |
+//! | `address_unknown` | objects and streams that one address asks for and that nothing here vouches for: each is a question to an origin | 429 |
+//! | `unknown` | the same of all addresses | 503 |
 //! | `in_progress` | all requests being held or answered | 503 |
 //! | `memory` | what this process takes: no further connection is let in | 503, or closed |
 //!
@@ -47,6 +49,15 @@ pub enum Limit {
     TicketRate,
     AddressInProgress,
     InProgress,
+    AddressUnknown,
+    Unknown,
+}
+
+/// A limit, and how long until there is room again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    pub limit: Limit,
+    pub wait: Duration,
 }
 
 impl Limit {
@@ -56,6 +67,8 @@ impl Limit {
             Self::TicketRate => "ticket_rate",
             Self::AddressInProgress => "address_in_progress",
             Self::InProgress => "in_progress",
+            Self::AddressUnknown => "address_unknown",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -66,6 +79,8 @@ pub struct Limits {
     exempt: Vec<IpNet>,
     addresses: Rate<AddressBlock>,
     tickets: Rate<ViewerId>,
+    address_guesses: Rate<AddressBlock>,
+    all_guesses: Rate<()>,
     in_progress_limit: usize,
     address_in_progress_limit: usize,
     progress: Arc<Progress>,
@@ -86,6 +101,8 @@ impl Limits {
             exempt: config.exempt.clone(),
             addresses: Rate::new(config.address_requests.into(), config.remembered),
             tickets: Rate::new(config.ticket_requests.into(), config.remembered),
+            address_guesses: Rate::new(config.address_unknown.into(), config.remembered),
+            all_guesses: Rate::new(config.unknown.into(), 1),
             in_progress_limit: config.in_progress,
             address_in_progress_limit: config.in_progress_per_address,
             progress,
@@ -100,7 +117,7 @@ impl Limits {
         };
         self.addresses
             .take(&block)
-            .map_err(|wait| self.shed(Limit::AddressRate, wait))
+            .map_err(|wait| self.shed(Limit::AddressRate, wait).into())
     }
 
     /// Before anything is held or fetched for a viewer who may have it. `ticket`: who it is, if that is known.
@@ -120,14 +137,27 @@ impl Limits {
 
     fn permit(&self, block: Option<AddressBlock>) -> Result<Permit, Refusal> {
         let limits = (self.in_progress_limit, self.address_in_progress_limit);
-        Permit::new(&self.progress, block, limits).map_err(|limit| self.shed(limit, SOON))
+        Permit::new(&self.progress, block, limits).map_err(|limit| self.shed(limit, SOON).into())
+    }
+
+    /// Before an origin is asked for something because of one viewer's word that it exists.
+    fn guess(&self, address: IpAddr) -> Result<(), Reached> {
+        if let Some(block) = self.counted(address) {
+            self.address_guesses
+                .take(&block)
+                .map_err(|wait| self.shed(Limit::AddressUnknown, wait))?;
+        }
+        self.all_guesses
+            .take(&())
+            .map_err(|wait| self.shed(Limit::Unknown, wait))
     }
 
     /// Forgets addresses and viewers that have not asked for a while. To be called every second or so.
     pub fn tidy(&self) {
         self.addresses.forget_the_quiet();
         self.tickets.forget_the_quiet();
-        let remembered = self.addresses.remembered() + self.tickets.remembered();
+        self.address_guesses.forget_the_quiet();
+        let remembered = self.addresses.remembered() + self.tickets.remembered() + self.address_guesses.remembered();
         let set = |gauge: &IntGauge, value| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.metrics.limiter_entries, remembered);
         set(&self.metrics.in_progress, self.progress.all.load(Ordering::Relaxed));
@@ -137,9 +167,28 @@ impl Limits {
         (!is_within(&self.exempt, address)).then(|| AddressBlock::of(address))
     }
 
-    fn shed(&self, limit: Limit, wait: Duration) -> Refusal {
+    fn shed(&self, limit: Limit, wait: Duration) -> Reached {
         self.metrics.shed.with_label_values(&[limit.as_str()]).inc();
-        Refusal::Limited { limit, wait }
+        Reached { limit, wait }
+    }
+}
+
+/// On whose word something is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a>(Option<(&'a Limits, IpAddr)>);
+
+impl<'a> Asker<'a> {
+    /// A playlist's, or another edge's: taken for true.
+    pub const TRUSTED: Asker<'static> = Asker(None);
+
+    /// A viewer's, who may have made it up.
+    pub fn viewer(limits: &'a Limits, address: IpAddr) -> Self {
+        Self(Some((limits, address)))
+    }
+
+    /// Takes one question to an origin off what this one may cause.
+    pub fn may_guess(&self) -> Result<(), Reached> {
+        self.0.map_or(Ok(()), |(limits, address)| limits.guess(address))
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admit::{Asker, Reached},
     metrics::Metrics,
     upstream::{Patience, Resource, Upstream, UpstreamError, Via},
 };
@@ -43,6 +44,8 @@ const NEGATIVE_ENTRIES: u64 = 10_000;
 const SHORT_LIFE: Duration = Duration::from_millis(500);
 /// Playlists kept.
 const SHORT_ENTRIES: u64 = 10_000;
+/// How long a playlist that was there is taken to be there still.
+const FAMILIAR_LIFE: Duration = Duration::from_secs(3600);
 /// Fetches that one request takes part in, at most.
 const TRIES: usize = 2;
 /// Fetches under way at once.
@@ -59,6 +62,8 @@ pub enum Absent {
     Upstream(UpstreamError),
     /// Too many fetches under way.
     Shed,
+    /// Whoever asks has asked for too much that nothing vouches for.
+    Limited(Reached),
     /// This edge is ending.
     Ending,
 }
@@ -70,7 +75,7 @@ impl Absent {
         match self {
             Self::Refused { status, .. } => foreign || status.is_client_error(),
             Self::Upstream(error) => *error == UpstreamError::TooLarge || foreign,
-            Self::Shed | Self::Ending => false,
+            Self::Shed | Self::Limited(_) | Self::Ending => false,
         }
     }
 }
@@ -103,6 +108,8 @@ pub struct Store {
     immutable: Cache<Arc<str>, Arc<Entry>>,
     short: Cache<Arc<str>, Arc<Entry>>,
     negative: Cache<Arc<str>, Absent>,
+    /// Playlists that were there lately: to ask for them again is no guess.
+    familiar: Cache<Arc<str>, ()>,
     flights: DashMap<Arc<str>, watch::Receiver<Option<Outcome>>>,
     upstream: Arc<Upstream>,
     metrics: Arc<Metrics>,
@@ -141,6 +148,10 @@ impl Store {
                 .max_capacity(NEGATIVE_ENTRIES)
                 .time_to_live(NEGATIVE_LIFE)
                 .build(),
+            familiar: Cache::builder()
+                .max_capacity(SHORT_ENTRIES)
+                .time_to_live(FAMILIAR_LIFE)
+                .build(),
             flights: DashMap::new(),
             upstream,
             metrics,
@@ -148,11 +159,11 @@ impl Store {
         })
     }
 
-    /// One of the fleet's own objects, at this origin path.
-    pub async fn get(self: &Arc<Self>, path: &str, kind: Kind) -> Outcome {
+    /// One of the fleet's own objects, at this origin path. `asker`: on whose word an origin is asked if it must be.
+    pub async fn get(self: &Arc<Self>, path: &str, kind: Kind, asker: Asker<'_>) -> Outcome {
         match Box::pin(self.lookup(path, kind)).await {
             Some(found) => found,
-            None => self.fetched(Resource::own(path), kind).await,
+            None => self.fetched(Resource::own(path), kind, asker).await,
         }
     }
 
@@ -160,14 +171,14 @@ impl Store {
     pub async fn get_resource(self: &Arc<Self>, resource: &Resource, kind: Kind) -> Outcome {
         match Box::pin(self.lookup(&resource.key, kind)).await {
             Some(found) => found,
-            None => self.fetched(resource.clone(), kind).await,
+            None => self.fetched(resource.clone(), kind, Asker::TRUSTED).await,
         }
     }
 
-    async fn fetched(self: &Arc<Self>, resource: Resource, kind: Kind) -> Outcome {
+    async fn fetched(self: &Arc<Self>, resource: Resource, kind: Kind, asker: Asker<'_>) -> Outcome {
         let mut outcome = Err(Absent::Upstream(UpstreamError::Broken));
         for _ in 0..TRIES {
-            let (flight, mut landing) = self.join_or_lead(&resource, kind)?;
+            let (flight, mut landing) = self.join_or_lead(&resource, kind, asker)?;
             let landed = landing.wait_for(Option::is_some).await;
             outcome = match landed.as_deref() {
                 Ok(Some(outcome)) => outcome.clone(),
@@ -180,7 +191,7 @@ impl Store {
                 Err(Absent::Refused { .. }) => kind == Kind::Listed && flight == Flight::Joined,
                 // Cut in the middle: of all who waited one asks again.
                 Err(Absent::Upstream(error)) => *error == UpstreamError::Broken,
-                Err(Absent::Shed | Absent::Ending) => false,
+                Err(Absent::Shed | Absent::Limited(_) | Absent::Ending) => false,
             };
             if !again {
                 break;
@@ -213,6 +224,7 @@ impl Store {
         self: &Arc<Self>,
         resource: &Resource,
         kind: Kind,
+        asker: Asker<'_>,
     ) -> Result<(Flight, watch::Receiver<Option<Outcome>>), Absent> {
         if self.stop.is_cancelled() {
             return Err(Absent::Ending);
@@ -234,6 +246,9 @@ impl Store {
                 {
                     self.metrics.shed.with_label_values(&["unknown_names"]).inc();
                     return Err(Absent::Shed);
+                }
+                if kind != Kind::Listed && !self.familiar.contains_key(&resource.key) {
+                    asker.may_guess().map_err(Absent::Limited)?;
                 }
                 self.count("lead");
                 let (lands, flight) = watch::channel(None);
@@ -283,7 +298,8 @@ impl Store {
         let key = resource.key.clone();
         match outcome {
             Ok(entry) if kind == Kind::Multivariant || (foreign && entry.is_playlist()) => {
-                self.short.insert(key, entry.clone()).await;
+                self.short.insert(key.clone(), entry.clone()).await;
+                self.familiar.insert(key, ()).await;
             }
             Ok(entry) if entry.is_good() => self.immutable.insert(key, entry.clone()).await,
             Ok(_) => {}

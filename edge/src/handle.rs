@@ -29,7 +29,7 @@ use weir_shared::{
 };
 
 use crate::{
-    admit::Limits,
+    admit::{Asker, Limits},
     answer::{aged, media_playlist, stored},
     auth::{Auth, Granted, Known, Verdict},
     cache::{self, Entry, Kind, Store},
@@ -176,9 +176,13 @@ impl Edge {
         granted: &Granted,
     ) -> Result<Response<Body>, Refusal> {
         let (key, path) = (granted.key(), granted.path());
+        let asker = match granted.is_viewers() {
+            true => Asker::viewer(&self.limits, peer.addr.ip()),
+            false => Asker::TRUSTED,
+        };
         match granted.object().ok_or(Refusal::NoSuchObject)? {
             Object::Index | Object::Direct(ObjectName::Multivariant) => {
-                let entry = self.store.get(path, Kind::Multivariant).await?;
+                let entry = self.store.get(path, Kind::Multivariant, asker).await?;
                 Ok(match granted.directory_of_children() {
                     None => multivariant(asked, &entry),
                     Some(directory) => personal(asked, &entry, &directory),
@@ -192,6 +196,7 @@ impl Edge {
                     key,
                     recording,
                     object,
+                    asker,
                     children.as_deref(),
                 ))
                 .await
@@ -204,7 +209,7 @@ impl Edge {
                 let see = || self.viewers.see(key, name, reload.want, granted.viewer(), from);
                 let _watching = granted.is_viewers().then(see);
                 let _held = self.metrics.hold();
-                let view = hold::playlist(&self.followers, key, name, reload.want).await?;
+                let view = hold::playlist(&self.followers, key, name, reload.want, asker).await?;
                 // Wrong directives are ignored like all others once the playlist has ended (section 6.2.5.2).
                 match parsed {
                     Err(fault) if !view.edge.ended => Err(Refusal::BadDirective(fault)),
@@ -215,7 +220,10 @@ impl Edge {
                 epoch,
                 rendition,
                 object,
-            }) => self.media(asked, path, key, rendition, *epoch, *object).await,
+            }) => {
+                let of = (key, rendition, *epoch);
+                self.media((asked, asker), path, of, *object).await
+            }
         }
     }
 
@@ -254,16 +262,14 @@ impl Edge {
     /// An init section, segment or part: from the live end if it is there, else from the store.
     async fn media(
         &self,
-        asked: Asked<'_>,
+        (asked, asker): (Asked<'_>, Asker<'_>),
         path: &str,
-        key: &StreamKey,
-        rendition: &RenditionName,
-        epoch: Epoch,
+        (key, rendition, epoch): (&StreamKey, &RenditionName, Epoch),
         object: MediaObject,
     ) -> Result<Response<Body>, Refusal> {
         let view = self.followers.peek(key, rendition).filter(|v| v.epoch == Some(epoch));
         let Some(view) = view else {
-            let entry = self.store.get(path, Kind::Unlisted).await?;
+            let entry = self.store.get(path, Kind::Unlisted, asker).await?;
             return Ok(stored(asked, &entry));
         };
         let kind = match view.lists(object) {
@@ -290,7 +296,7 @@ impl Edge {
             }
             MediaObject::Init(_) => {}
         }
-        let entry = self.store.get(path, kind).await?;
+        let entry = self.store.get(path, kind, asker).await?;
         Ok(stored(asked, &entry))
     }
 

@@ -2,8 +2,6 @@
 //!
 //! Before this: `handle.rs`. After this: `weir_shared::serve::respond`.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use weir_shared::{
@@ -13,7 +11,11 @@ use weir_shared::{
     serve::{body::Body, respond},
 };
 
-use crate::{admit::Limit, cache::Absent, directory::NoRecord};
+use crate::{
+    admit::{Limit, Reached},
+    cache::Absent,
+    directory::NoRecord,
+};
 
 /// When a viewer may try again after a refusal that passes by itself.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -34,7 +36,7 @@ pub enum Refusal {
     /// The fault of a route's upstream: its playlist can't be read.
     UnreadableUpstream,
     /// The viewer's fault, or ours: a limit of `admit.rs`.
-    Limited { limit: Limit, wait: Duration },
+    Limited(Reached),
     /// Ours: a limit is reached.
     Busy,
     /// Ours: this edge is shutting down.
@@ -61,8 +63,15 @@ impl From<Absent> for Refusal {
             Absent::Refused { status, reason } => Self::Origin { status, reason },
             Absent::Upstream(_) => Self::OriginUnreachable,
             Absent::Shed => Self::Busy,
+            Absent::Limited(reached) => Self::Limited(reached),
             Absent::Ending => Self::Ending,
         }
+    }
+}
+
+impl From<Reached> for Refusal {
+    fn from(reached: Reached) -> Self {
+        Self::Limited(reached)
     }
 }
 
@@ -116,12 +125,14 @@ impl Refusal {
             ),
             Self::OriginUnreachable => passing("origin_unreachable", "no origin answered in time"),
             Self::UnreadableUpstream => passing("unreadable_upstream", "the origin's playlist can't be read"),
-            Self::Limited { limit, wait } => {
+            Self::Limited(Reached { limit, wait }) => {
                 let (status, message) = match limit {
                     Limit::AddressRate => (S::TOO_MANY_REQUESTS, "too many requests from this address"),
                     Limit::TicketRate => (S::TOO_MANY_REQUESTS, "too many requests with this ticket"),
                     Limit::AddressInProgress => (S::TOO_MANY_REQUESTS, "too many requests at once from this address"),
                     Limit::InProgress => (S::SERVICE_UNAVAILABLE, "too many requests at once"),
+                    Limit::AddressUnknown => (S::TOO_MANY_REQUESTS, "too many unknown names from this address"),
+                    Limit::Unknown => (S::SERVICE_UNAVAILABLE, "too many unknown names are asked for"),
                 };
                 let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
                 respond::refusal_until(status, limit.as_str(), message, seconds.max(RETRY_AFTER_SECONDS))

@@ -18,6 +18,7 @@ use weir_shared::{
 };
 
 use crate::{
+    admit::Asker,
     cache::{Absent, Entry, Kind, Store},
     refusal::Refusal,
 };
@@ -34,15 +35,16 @@ pub(crate) async fn object(
     key: &StreamKey,
     recording: &RecordingName,
     object: &VodObject,
+    asker: Asker<'_>,
     children: Option<&str>,
 ) -> Result<Response<Body>, Refusal> {
     let path = vod_path(key, recording, object);
     if object.is_immutable() {
-        exists(store, key, recording).await?;
-        let entry = store.get(&path, Kind::Unlisted).await?;
+        exists(store, key, recording, asker).await?;
+        let entry = store.get(&path, Kind::Unlisted, asker).await?;
         return Ok(super::answer::stored(asked, &entry));
     }
-    let entry = store.get(&path, Kind::Multivariant).await?;
+    let entry = store.get(&path, Kind::Multivariant, asker).await?;
     if let (VodObject::Index, Some(children)) = (object, children) {
         return Ok(super::handle::personal(asked, &entry, children));
     }
@@ -59,9 +61,15 @@ pub(crate) async fn object(
 }
 
 /// Refuses objects of a recording that was deleted, even those that this edge still holds.
-async fn exists(store: &Arc<Store>, key: &StreamKey, recording: &RecordingName) -> Result<(), Refusal> {
+async fn exists(
+    store: &Arc<Store>,
+    key: &StreamKey,
+    recording: &RecordingName,
+    asker: Asker<'_>,
+) -> Result<(), Refusal> {
     let index = vod_path(key, recording, &VodObject::Index);
-    match store.get(&index, Kind::Multivariant).await {
+    match store.get(&index, Kind::Multivariant, asker).await {
+        Err(absent @ Absent::Limited(_)) => Err(absent.into()),
         Err(absent @ Absent::Refused { status, .. }) if status == StatusCode::NOT_FOUND => Err(absent.into()),
         // An origin that can't be asked has not deleted anything.
         _ => Ok(()),

@@ -21,6 +21,10 @@ pub struct Limits {
     pub address_requests: Requests,
     /// With one viewer's ticket.
     pub ticket_requests: Requests,
+    /// Questions to an origin that one address may cause by names that nothing here vouches for.
+    pub address_unknown: Requests,
+    /// The same of all addresses.
+    pub unknown: Requests,
     /// Requests held or answered at once.
     pub in_progress: usize,
     pub in_progress_per_address: usize,
@@ -55,6 +59,8 @@ impl Default for Limits {
         Self {
             address_requests: requests(2000, 4000),
             ticket_requests: requests(100, 300),
+            address_unknown: requests(100, 500),
+            unknown: requests(1000, 2000),
             in_progress: 100_000,
             in_progress_per_address: 4000,
             connections_per_address: 2000,
@@ -83,6 +89,8 @@ impl Limits {
         for (key, requests) in [
             ("limits.address_requests", self.address_requests),
             ("limits.ticket_requests", self.ticket_requests),
+            ("limits.address_unknown", self.address_unknown),
+            ("limits.unknown", self.unknown),
         ] {
             let fits = |n: NonZeroU32| n.get() <= 10_000_000;
             expect(

@@ -13,7 +13,7 @@ use super::{
     roster::{NotFollowed, Roster, Watched},
     view::View,
 };
-use crate::{cache::Store, metrics::Metrics, upstream::Upstream};
+use crate::{admit::Asker, cache::Store, metrics::Metrics, upstream::Upstream};
 
 /// All followers of the fleet's renditions at this edge.
 pub struct Followers {
@@ -40,9 +40,9 @@ impl Followers {
         })
     }
 
-    /// What is known of a rendition; starts to follow it if nobody does.
-    pub fn watch(&self, key: &StreamKey, name: &RenditionName) -> Result<Watched<View>, NotFollowed> {
-        self.roster.watch(&(key.clone(), name.clone()), |state| {
+    /// What is known of a rendition; starts to follow it if nobody does, on `asker`'s word that it exists.
+    pub fn watch(&self, key: &StreamKey, name: &RenditionName, asker: Asker<'_>) -> Result<Watched<View>, NotFollowed> {
+        self.roster.watch(&(key.clone(), name.clone()), asker, |state| {
             let follower = Follower {
                 source: OwnRendition {
                     directory: format!("/app/{key}/d/"),

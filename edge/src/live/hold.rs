@@ -20,6 +20,7 @@ use super::{
     view::View,
 };
 use crate::{
+    admit::Asker,
     cache::{Absent, Entry, Kind, Store},
     refusal::Refusal,
     upstream::Resource,
@@ -39,8 +40,9 @@ pub async fn playlist(
     key: &StreamKey,
     name: &RenditionName,
     want: Want,
+    asker: Asker<'_>,
 ) -> Result<Arc<View>, Refusal> {
-    until(|| followers.watch(key, name), want).await
+    until(|| followers.watch(key, name, asker), want).await
 }
 
 /// Waits until a followed playlist satisfies `want`. `watch` finds its follower, or starts one.
@@ -55,6 +57,7 @@ pub async fn until<M: Moment>(
         let mut state = watch().map_err(|why| match why {
             NotFollowed::TooMany => Refusal::Busy,
             NotFollowed::Ending => Refusal::Ending,
+            NotFollowed::Limited(reached) => reached.into(),
         })?;
         if state.borrow().view.is_none() {
             // Until the first view, then anew: only a view says how long a request may be held.
@@ -127,7 +130,7 @@ pub async fn part<M: Moment>(
     let deadline = now + longest(&watched.borrow(), now).unwrap_or(FIRST_HOLD);
     match timeout_at(deadline, store.get_resource(part, Kind::Listed)).await {
         Ok(Ok(entry)) => return Ok(entry),
-        Ok(Err(absent @ (Absent::Ending | Absent::Shed))) => return Err(absent.into()),
+        Ok(Err(absent @ (Absent::Ending | Absent::Shed | Absent::Limited(_)))) => return Err(absent.into()),
         Ok(Err(Absent::Refused { .. } | Absent::Upstream(_))) => {}
         Err(_) => return Err(in_vain(&watched.borrow())),
     }

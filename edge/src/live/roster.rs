@@ -18,7 +18,10 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::follower::{End, State};
-use crate::metrics::Metrics;
+use crate::{
+    admit::{Asker, Reached},
+    metrics::Metrics,
+};
 
 /// How long the end of a playlist, or its absence, stays known.
 const ENDED_LIFE: Duration = Duration::from_secs(5);
@@ -107,6 +110,8 @@ pub struct Roster<I: Id, M: Send + Sync + 'static> {
 pub enum NotFollowed {
     /// Too many are followed already.
     TooMany,
+    /// Whoever asks has asked for too much that nothing vouches for.
+    Limited(Reached),
     /// This edge is ending.
     Ending,
 }
@@ -126,10 +131,11 @@ impl<I: Id, M: Send + Sync + 'static> Roster<I, M> {
         })
     }
 
-    /// What is known of a playlist; if nobody follows it yet, `follow` does.
+    /// What is known of a playlist; if nobody follows it yet, `follow` does, on `asker`'s word that it exists.
     pub fn watch<F>(
         self: &Arc<Self>,
         id: &I,
+        asker: Asker<'_>,
         follow: impl FnOnce(Arc<watch::Sender<State<M>>>) -> F,
     ) -> Result<Watched<M>, NotFollowed>
     where
@@ -157,6 +163,7 @@ impl<I: Id, M: Send + Sync + 'static> Roster<I, M> {
                 Err(NotFollowed::TooMany)
             }
             Entry::Vacant(place) => {
+                asker.may_guess().map_err(NotFollowed::Limited)?;
                 let (handle, state) = self.handle();
                 place.insert(handle.clone());
                 Ok(self.start(id.clone(), handle, state, follow))

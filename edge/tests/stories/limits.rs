@@ -139,3 +139,81 @@ async fn while_memory_is_short_nobody_else_is_let_in() {
     .await;
     assert!(site.metric(r#"weir_edge_shed_total{limit="memory"}"#).await >= shed);
 }
+
+/// Names that nothing vouches for, each another one: streams, renditions, lives of a stream, playlists of streams.
+fn made_up(n: usize) -> String {
+    match n % 4 {
+        0 => format!("/app/made-up-{n}/d/video.m3u8"),
+        1 => format!("/app/show/d/made-up-{n}.m3u8"),
+        2 => format!("/app/show/d/madeup{n}/video/p1.m4s"),
+        _ => format!("/app/made-up-{n}/index.m3u8"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_makes_names_up_asks_the_origin_a_few_questions_only() {
+    let origin = FakeOrigin::start(Stage::new("aa", 1000));
+    let site = Site::configured(origin.addr, for_all(|limits| limits.address_unknown = requests(1, 20))).await;
+    assert_eq!(site.viewer.object("video.m3u8").await.status, 200);
+    assert_eq!(site.viewer.get("/app/show/index.m3u8").await.status, 200);
+    let (mut refused, mut last) = (0, None);
+    for n in 0..200 {
+        let answer = site.viewer.get(&made_up(n)).await;
+        match answer.status.as_u16() {
+            429 => refused += 1,
+            status => assert_eq!(status, 404, "{}", answer.text()),
+        }
+        last = Some(answer);
+    }
+    // Twenty, less the two honest ones, and one for each second that has passed.
+    assert!((170..=182).contains(&refused), "{refused}");
+    let asked = origin.asked_with("made-up") + origin.asked_with("madeup");
+    assert!(asked <= 200 - refused, "{asked} questions, {refused} refused");
+    let last = last.unwrap();
+    assert_eq!(
+        (last.header("retry-after"), last.header("cache-control")),
+        ("1", "no-store")
+    );
+    assert!(last.text().contains("address_unknown"), "{}", last.text());
+
+    // What is known, or named by a playlist, goes on for all who are behind that address.
+    assert_eq!(site.viewer.object("video.m3u8").await.status, 200);
+    assert_eq!(site.viewer.get("/app/show/index.m3u8").await.status, 200);
+    assert_eq!(site.viewer.object("aa/video/p40.m4s").await.status, 200);
+    let other = crate::site::Viewer::from([127, 0, 0, 2].into(), site.edge.http.unwrap());
+    assert_eq!(other.get(&made_up(1000)).await.status, 404, "others have their own");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_that_makes_names_up_takes_nothing_from_who_is_watching() {
+    let origin = FakeOrigin::start(Stage::new("aa", 1000));
+    // Loopback is exempt from what counts by address, as a thousand addresses would be.
+    let site = Site::configured(origin.addr, |config| config.limits.unknown = requests(1, 20)).await;
+    assert_eq!(site.viewer.object("video.m3u8").await.status, 200);
+    assert_eq!(site.viewer.get("/app/show/index.m3u8").await.status, 200);
+    let mut crowd = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let viewer = site.viewer.clone();
+        crowd.spawn(async move { viewer.get(&made_up(n)).await.status.as_u16() });
+    }
+    let answers = crowd.join_all().await;
+    let shed = answers.iter().filter(|status| **status == 503).count();
+    assert!(answers.iter().all(|status| [404, 503].contains(status)), "{answers:?}");
+    assert!((170..=182).contains(&shed), "{shed}");
+    assert_eq!(
+        site.metric(r#"weir_edge_shed_total{limit="unknown"}"#).await,
+        shed as u64
+    );
+    for _ in 0..3 {
+        // Anew each time: what is good for a moment has to be asked for again.
+        let before = origin.asked("/index.m3u8");
+        until("the playlist of playlists is asked for again", async || {
+            assert_eq!(site.viewer.get("/app/show/index.m3u8").await.status, 200);
+            origin.asked("/app/show/index.m3u8") > before
+        })
+        .await;
+    }
+    let number = origin.publish();
+    let part = site.viewer.object(&format!("aa/video/p{number}.m4s")).await;
+    assert_eq!(part.status, 200);
+}
