@@ -2,7 +2,10 @@
 //!
 //! Before this: `package/segmenter.rs`. After this: `package/window.rs`, `live/snapshot.rs`. Owned by `live/pipeline.rs`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::sync::watch;
 use weir_shared::{
@@ -33,6 +36,14 @@ use crate::{
         window::{self, Window},
     },
 };
+
+/// How far the programme date of a segment may be from where the one before it ended and still be said to be there.
+///
+/// The first frame of another publisher is shown when it is due, and decoded where the one before it ended; the samples after it
+/// make up for that. A date that moved by as much would contradict EXTINF: Shaka places segments by their dates and parts by
+/// durations, and where the two differ by a millisecond it resets the decoder's input in the middle of a group of pictures, and
+/// shows nothing until the next key frame.
+const DATE_BEARABLE: Duration = Duration::from_millis(100);
 
 /// What a push brought about.
 #[derive(Debug, Default)]
@@ -74,6 +85,8 @@ pub(super) struct Track {
     init_index: Option<u32>,
     /// Of the open segment.
     timescale: Timescale,
+    /// Programme date at which the newest part ends.
+    date: Option<SystemTime>,
     target_duration_seconds: u32,
     feed: Option<Feed>,
     ended: bool,
@@ -120,6 +133,7 @@ impl Track {
             name,
             kind,
             timescale: segmenter.timescale(),
+            date: None,
             segmenter,
             config: start.config,
             window,
@@ -292,9 +306,13 @@ impl Track {
                             .push_init(init_index, fmp4::init_section(&config, timescale));
                         self.config = config;
                     }
+                    let breaks = discontinuity || (self.new_publisher && self.is_counted());
+                    let date = self.date.take().filter(|_| !breaks);
+                    let date = dated(date, clock.wall(at));
+                    self.date = Some(date);
                     self.window.open_segment(window::SegmentStart {
                         msn: self.next_msn,
-                        pdt: clock.wall(at),
+                        pdt: date,
                         discontinuity,
                         new_publisher: std::mem::take(&mut self.new_publisher),
                         init_index,
@@ -319,23 +337,26 @@ impl Track {
                         metrics.segments.with_label_values(&[self.kind.as_str()]).inc();
                     }
                 }
-                // The resilient flavour tells of gaps itself.
-                Output::Gap { missing } if !self.is_counted() => {
-                    tracing::debug!(missing_ms = missing.as_millis(), "media time leaps");
-                }
                 Output::Gap { missing } => {
-                    metrics.gaps.with_label_values(&[self.kind.as_str()]).inc();
-                    tracing::warn!(
-                        track = self.kind.as_str(),
-                        missing_ms = missing.as_millis(),
-                        "gap in the input"
-                    );
+                    self.date = self.date.map(|date| date + missing.to_duration());
+                    self.tell_gap(missing, metrics);
                 }
                 Output::Dropped { .. } => self.leave_out(metrics),
             }
         }
         self.dirty |= progress.changed;
         progress
+    }
+
+    fn tell_gap(&self, missing: MediaTime, metrics: &Metrics) {
+        let (track, missing_ms) = (self.kind.as_str(), missing.as_millis());
+        // The resilient flavour tells of gaps itself.
+        if self.is_counted() {
+            metrics.gaps.with_label_values(&[track]).inc();
+            tracing::warn!(track, missing_ms, "gap in the input");
+        } else {
+            tracing::debug!(missing_ms, "media time leaps");
+        }
     }
 
     fn push_part(&mut self, draft: &Draft, metrics: &Metrics) {
@@ -353,6 +374,8 @@ impl Track {
                 self.shared.or_own(direct, draft.tfdt, bytes)
             }
         };
+        let duration = draft.duration.to_duration(scale);
+        self.date = self.date.map(|date| date + duration);
         self.rates.add(bytes.len());
         if self.milli_frame_rate.is_none() && self.kind == TrackKind::Video {
             self.milli_frame_rate = rates::milli_frame_rate(draft, scale);
@@ -366,7 +389,7 @@ impl Track {
             number: self.next_part,
             bytes,
             shared,
-            duration: draft.duration.to_duration(scale),
+            duration,
             independent: draft.independent,
         });
         self.next_part = self.next_part.next();
@@ -430,5 +453,14 @@ impl Track {
     /// Whether every listed segment starts with an independent frame.
     pub(super) fn all_independent(&self) -> bool {
         self.window.all_independent()
+    }
+}
+
+/// The programme date of a segment whose first sample is presented at `presented`; `end`: of the one before it.
+fn dated(end: Option<SystemTime>, presented: SystemTime) -> SystemTime {
+    let off = |end: SystemTime| presented.duration_since(end).unwrap_or_else(|before| before.duration());
+    match end {
+        Some(end) if off(end) <= DATE_BEARABLE => end,
+        _ => presented,
     }
 }
