@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use weir_loadtest::synthetic::{Synthetic, SyntheticVideo};
+use weir_loadtest::synthetic::{Synthetic, SyntheticAudio, SyntheticVideo};
 use weir_origin::config::{Config, KeepAlive};
 use weir_shared::{config::HumanDuration, hls::playlist::MediaPlaylist};
 use weir_tests::{
@@ -257,36 +257,61 @@ async fn renditions_stay_aligned_when_one_of_them_stalls() -> anyhow::Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_picture_is_one_discontinuity_with_an_init_section_of_its_own() -> anyhow::Result<()> {
-    let site = Site::start_with(config()).await?;
-    let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
-    watch(&site, "r-video", 2).await?;
-    broadcast.cut();
-    let slower = Synthetic {
+async fn another_picture_or_sound_is_one_discontinuity_with_an_init_section_of_its_own() -> anyhow::Result<()> {
+    let other_picture = Synthetic {
         video: Some(SyntheticVideo {
             fps: (25, 1),
             ..Default::default()
         }),
         ..Synthetic::default()
     };
-    let broadcast = Broadcast::start(site.origin.rtmp, "show", &slower).await?;
-    watch(&site, "r-video", 5).await?;
-    for rendition in ["r-video", "r-audio"] {
-        let history = History::read(&site, "show", rendition).await?;
-        history.assert_clock();
-        assert_eq!(
-            history.gaps_beyond(SEAMLESS),
-            0,
-            "{rendition}: time goes on: {history:#?}"
-        );
-        let marks: Vec<bool> = history.segments.iter().map(|segment| segment.discontinuity).collect();
-        assert_eq!(marks.iter().filter(|mark| **mark).count(), 1, "{rendition}: {marks:?}");
+    let other_sound = Synthetic {
+        audio: Some(SyntheticAudio {
+            sample_rate: 44_100,
+            ..Default::default()
+        }),
+        ..Synthetic::default()
+    };
+    for (other, changed, unchanged) in [
+        (other_picture, "r-video", "r-audio"),
+        (other_sound, "r-audio", "r-video"),
+    ] {
+        let site = Site::start_with(config()).await?;
+        let broadcast = Broadcast::start(site.origin.rtmp, "show", &Synthetic::default()).await?;
+        watch(&site, "r-video", 2).await?;
+        broadcast.cut();
+        let broadcast = Broadcast::start(site.origin.rtmp, "show", &other).await?;
+        watch(&site, "r-video", 5).await?;
+        let mut breaks = Vec::new();
+        for rendition in [changed, unchanged] {
+            let history = History::read(&site, "show", rendition).await?;
+            if rendition == "r-video" || changed == "r-video" {
+                // Another sampling rate counts in other ticks.
+                history.assert_clock();
+            }
+            assert_eq!(
+                history.gaps_beyond(SEAMLESS),
+                0,
+                "{rendition}: time goes on: {history:#?}"
+            );
+            let marks: Vec<bool> = history.segments.iter().map(|segment| segment.discontinuity).collect();
+            assert_eq!(marks.iter().filter(|mark| **mark).count(), 1, "{rendition}: {marks:?}");
+            for pair in history.segments.windows(2) {
+                let new_map = pair[0].map != pair[1].map;
+                assert_eq!(new_map, pair[1].discontinuity && rendition == changed, "{rendition}");
+            }
+            let broken = marks.iter().position(|mark| *mark).expect("counted");
+            breaks.push((broken, history.segments[broken].pdt));
+        }
+        // Players wait with one rendition until the other comes to the same discontinuity.
+        assert_eq!(breaks[0].0, breaks[1].0, "in the same segment");
+        let apart = breaks[0]
+            .1
+            .max(breaks[1].1)
+            .duration_since(breaks[0].1.min(breaks[1].1))?;
+        assert!(apart < Duration::from_millis(50), "{apart:?}");
+        broadcast.end().await?;
+        site.shutdown().await;
     }
-    let history = History::read(&site, "show", "r-video").await?;
-    for pair in history.segments.windows(2) {
-        assert_eq!(pair[1].discontinuity, pair[0].map != pair[1].map);
-    }
-    broadcast.end().await?;
-    site.shutdown().await;
     Ok(())
 }

@@ -207,6 +207,7 @@ impl Cushion {
     fn act(&mut self, action: Action, now: Instant) {
         match action {
             Action::Configure { variant, id, config } => self.packager.configure(variant, id, config),
+            Action::Turn { variant, at, configs } => self.packager.turn(variant, at, configs, now),
             Action::Frame { variant, frame, filler } => {
                 if let Some(time) = filler {
                     let kind = frame.track.kind;

@@ -126,6 +126,30 @@ impl Lane {
         self.track_mut(id).is_some_and(|track| track.set_config(config))
     }
 
+    /// The next picture is presented at `at` and begins a segment that is not continuous with those before it: with this
+    /// configuration, and these of its sounds, where they are other ones.
+    pub(super) fn turn(
+        &mut self,
+        at: MediaTime,
+        configs: Vec<(TrackId, Arc<CodecConfig>)>,
+        clock: &ClockMap,
+        metrics: &Metrics,
+    ) {
+        for (id, config) in configs {
+            match (id.kind, self.track_mut(id)) {
+                (TrackKind::Video, Some(track)) => {
+                    track.set_config(config);
+                }
+                (TrackKind::Audio, Some(track)) => track.set_config_at_cut(config),
+                (_, None) => {}
+            }
+        }
+        let Some(video) = &mut self.video else { return };
+        let progress = video.turn(at, clock, metrics);
+        self.cut_audio_at(at, clock, metrics);
+        self.progress.add(progress);
+    }
+
     /// Whether a configuration of this track needs [`add`](Self::add).
     pub(super) fn lacks(&self, id: TrackId) -> bool {
         self.is_packaged(id) && self.track(id).is_none()

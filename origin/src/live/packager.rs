@@ -44,6 +44,9 @@ use crate::{
 /// The variant of a publish that names none.
 pub(super) const MAIN: u8 = 1;
 
+/// Changes of decoder configurations that are told of within this time are one discontinuity.
+const SAME_TURN: MediaTime = MediaTime::from_millis(1000);
+
 pub(super) struct Packager {
     flavour: Flavour,
     shared: Arc<SharedParts>,
@@ -58,6 +61,8 @@ pub(super) struct Packager {
     /// Variants that nobody sends: not listed until somebody does again.
     retired: BTreeSet<u8>,
     server_control: Option<ServerControl>,
+    /// Where decoder configurations changed last, as told ahead.
+    turned_at: Option<MediaTime>,
     renditions: Vec<Rendition>,
     /// `None`: windows are all that bounds it.
     memory: Option<Memory>,
@@ -87,6 +92,7 @@ impl Packager {
             lanes: BTreeMap::new(),
             retired: BTreeSet::new(),
             server_control: None,
+            turned_at: None,
             renditions: Vec::new(),
             memory: None,
             master,
@@ -127,9 +133,28 @@ impl Packager {
             self.lane(variant).add(id, name, config, joining);
         } else if self.lane(variant).configure(id, config) {
             tracing::info!(variant, track = %id, "the decoder configuration has changed");
-            for track in self.lanes.values_mut().flat_map(Lane::tracks_mut) {
-                track.mark_discontinuity();
-            }
+            self.mark_discontinuity();
+        }
+    }
+
+    /// The same for what is known of the next picture, presented at `at` of the stream's timeline: all that changes with it,
+    /// told before it comes.
+    pub(super) fn turn(&mut self, variant: u8, at: MediaTime, configs: Vec<(TrackId, Arc<CodecConfig>)>, now: Instant) {
+        let Some(clock) = self.clock else { return };
+        tracing::info!(variant, tracks = configs.len(), "the decoder configuration changes");
+        // All variants of an encoder change together, and each tells of it.
+        let is_same = |last: MediaTime| (at - last).as_nanos().abs() < SAME_TURN.as_nanos();
+        if !self.turned_at.replace(at).is_some_and(is_same) {
+            self.mark_discontinuity();
+        }
+        let metrics = self.metrics.clone();
+        self.lane(variant).turn(clock.media(at), configs, &clock, &metrics);
+        self.publish(now);
+    }
+
+    fn mark_discontinuity(&mut self) {
+        for track in self.lanes.values_mut().flat_map(Lane::tracks_mut) {
+            track.mark_discontinuity();
         }
     }
 

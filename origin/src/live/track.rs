@@ -278,6 +278,17 @@ impl Track {
         self.window.clear();
     }
 
+    /// The next frame is presented at `at` and has another configuration, or comes beside a track that has: its segment begins.
+    pub(super) fn turn(&mut self, at: MediaTime, clock: &ClockMap, metrics: &Metrics) -> Progress {
+        self.segmenter.turn(at);
+        self.drain(clock, metrics)
+    }
+
+    /// Takes effect where the leading track cuts next.
+    pub(super) fn set_config_at_cut(&mut self, config: Arc<CodecConfig>) {
+        self.segmenter.set_config_at_cut(config);
+    }
+
     /// Closes what is open and marks the end of the stream.
     pub(super) fn finish(&mut self, clock: &ClockMap, metrics: &Metrics) {
         self.segmenter.finish();
@@ -306,7 +317,8 @@ impl Track {
                             .push_init(init_index, fmp4::init_section(&config, timescale));
                         self.config = config;
                     }
-                    let breaks = discontinuity || (self.new_publisher && self.is_counted());
+                    // The direct flavour takes the break between two publishers out of media time.
+                    let breaks = self.new_publisher && self.is_counted();
                     let date = self.date.take().filter(|_| !breaks);
                     let date = dated(date, clock.wall(at));
                     self.date = Some(date);

@@ -51,6 +51,13 @@ pub enum Action {
         id: TrackId,
         config: Arc<CodecConfig>,
     },
+    /// The next picture, presented at `at`, is a key frame with which these decoder configurations change. Told together with
+    /// the picture before it.
+    Turn {
+        variant: u8,
+        at: MediaTime,
+        configs: Vec<(TrackId, Arc<CodecConfig>)>,
+    },
     /// A frame on the viewer's timeline. `filler`: how long it fills.
     Frame {
         variant: u8,

@@ -37,6 +37,8 @@ const BREAK_BEARABLE: MediaTime = MediaTime::from_millis(60);
 pub struct TrackSegmenter {
     config: Arc<CodecConfig>,
     next_config: Option<Arc<CodecConfig>>,
+    /// Becomes `next_config` where the leading track cuts next.
+    config_at_cut: Option<Arc<CodecConfig>>,
     init_index: u32,
     mode: Mode,
     targets: Targets,
@@ -75,6 +77,7 @@ impl TrackSegmenter {
         Self {
             config,
             next_config: None,
+            config_at_cut: None,
             init_index: 0,
             mode,
             targets,
@@ -105,9 +108,24 @@ impl TrackSegmenter {
         is_new
     }
 
-    /// The next segment is not continuous with those before it.
+    /// The next segment is not continuous with those before it. A leading track begins it at its next key frame: until then
+    /// players have no place for what follows it.
     pub fn mark_discontinuity(&mut self) {
         self.discontinuity = true;
+    }
+
+    /// For a track that follows: takes effect where the leading track cuts next.
+    pub fn set_config_at_cut(&mut self, config: Arc<CodecConfig>) {
+        self.config_at_cut = Some(config);
+    }
+
+    /// For a track that leads: the next frame is a key frame with another configuration, or comes beside a track that has one,
+    /// and is presented at `at`. Its segment is told of together with the part before it: were that part published alone, the
+    /// one hinted after it would seem to be of the old configuration, and players that fetch it ahead decode it so.
+    pub fn turn(&mut self, at: MediaTime) {
+        self.end_segment(false);
+        self.switch_config(self.position);
+        self.begin_segment_if_none(at, true);
     }
 
     /// The first segment counts as begun at this decode time, where a segment of another rendition began: so both end at the
@@ -157,6 +175,17 @@ impl TrackSegmenter {
         if self.segment.is_some() && self.end_of_samples() + half >= at {
             self.cut_at = None;
             self.end_segment(false);
+            self.next_config = self.config_at_cut.take().or(self.next_config.take());
+            self.open_with_next_config();
+        }
+    }
+
+    /// A segment with another configuration is told of as soon as it is certain: players that fetch its first part ahead would
+    /// decode it with the map in force before.
+    fn open_with_next_config(&mut self) {
+        if self.segment.is_none() && self.next_config.is_some() {
+            self.switch_config(self.position);
+            self.begin_segment_if_none(self.end_of_samples(), true);
         }
     }
 
@@ -182,6 +211,10 @@ impl TrackSegmenter {
             self.position = due;
         } else {
             self.reach(due);
+        }
+        let half = MediaTime::from_nanos(self.frame_time().as_nanos() / 2);
+        if self.cut_at.is_some_and(|at| frame.pts() + half >= at) {
+            self.next_config = self.config_at_cut.take().or(self.next_config.take());
         }
         if key {
             self.switch_config(due);
@@ -241,7 +274,7 @@ impl TrackSegmenter {
         let length = self.position - segment.start;
         let half = Ticks(self.frame_ticks().0 / 2);
         let cut = match self.mode {
-            Mode::Lead => key && length + half >= self.segment_target_ticks(),
+            Mode::Lead => key && (self.discontinuity || length + half >= self.segment_target_ticks()),
             Mode::Follow => {
                 let half = half.to_media_time(self.scale);
                 self.cut_at.is_some_and(|at| frame.pts() + half >= at)
@@ -345,7 +378,12 @@ impl TrackSegmenter {
 
     fn switch_config(&mut self, due: Ticks) {
         let Some(config) = self.next_config.take() else { return };
+        if self.mode == Mode::Follow && self.cut_at.take().is_none() && self.segment.is_some() {
+            self.cut_alone_at = Some(self.end_of_samples());
+        }
         self.end_segment(false);
+        // One that has nothing in it yet begins anew.
+        self.segment = None;
         let old_scale = self.scale;
         let (scale, cadence, tolerance) = rhythm::implied(&config, None);
         self.config = config;

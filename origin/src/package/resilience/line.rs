@@ -45,6 +45,12 @@ pub(super) struct Line {
     run: u64,
     /// The source has begun.
     begun: bool,
+    /// Its first picture.
+    from: Option<MediaTime>,
+    /// The run whose first picture was published last.
+    shown: u64,
+    /// The run of which it has been told what it changes.
+    told: u64,
     /// Nothing of this run is published: it can still be put better.
     settling: bool,
     /// Since when the source could have begun anew, had it not been too late.
@@ -173,6 +179,7 @@ impl Line {
         self.shift = Some(shift);
         self.settling = settling;
         self.begun = true;
+        self.from = (frame.track.kind == TrackKind::Video).then_some(frame.dts + shift);
         for queue in self.tracks.values_mut() {
             queue.cut(frame.dts + shift);
         }
@@ -195,6 +202,7 @@ impl Line {
         }
         if by > MediaTime::ZERO {
             self.shift = Some(shift - by);
+            self.from = self.from.map(|from| from - by);
             for queue in self.tracks.values_mut() {
                 queue.bring_forward(self.run, by);
             }
@@ -211,6 +219,11 @@ impl Line {
         let Some(config) = queue.newest_config.clone() else {
             return;
         };
+        // Another sound begins with its picture: all renditions turn to the other configurations at the same moment.
+        let early = |from: MediaTime| frame.dts + queue.half_step() < from;
+        if kind == TrackKind::Audio && queue.changes() && self.from.is_some_and(early) {
+            return;
+        }
         let run = self.run;
         if !queue.fits(&frame, run) || !queue.push(Queued { frame, config, run }) {
             counts.late[usize::from(kind == TrackKind::Audio)] += 1;
@@ -253,6 +266,14 @@ impl Line {
             What::Frame => {
                 let (queued, is_new) = queue.take()?;
                 self.settling &= queued.run != self.run;
+                if id.kind == TrackKind::Video && queued.run != self.shown {
+                    self.shown = queued.run;
+                    let turned = |(id, queue): (&TrackId, &mut Queue)| Some((*id, queue.turn(queued.run)?));
+                    let sounds = self.tracks.iter_mut().filter(|(id, _)| id.kind == TrackKind::Audio);
+                    let configure = |(id, config)| Action::Configure { variant, id, config };
+                    let changed: Vec<Action> = sounds.filter_map(turned).map(configure).collect();
+                    actions.extend(changed.into_iter().filter(|_| self.told != queued.run));
+                }
                 actions.extend(published(variant, queued, is_new));
             }
             What::Filler => {
@@ -266,7 +287,25 @@ impl Line {
                 actions.extend(filled.frame.map(|frame| Action::Frame { variant, frame, filler }));
             }
         }
+        if id.kind == TrackKind::Video {
+            actions.extend(self.turn(id, variant));
+        }
         Some(actions)
+    }
+
+    /// What the picture that comes next changes, if it begins a run.
+    fn turn(&mut self, id: TrackId, variant: u8) -> Option<Action> {
+        let next = self.tracks.get(&id)?.next_key().filter(|next| next.run != self.shown)?;
+        let (run, at) = (next.run, next.frame.pts());
+        let change = |(id, queue): (&TrackId, &Queue)| Some((*id, queue.change(run)?.clone()));
+        let configs: Vec<_> = self.tracks.iter().filter_map(change).collect();
+        if configs.is_empty() || self.told == run {
+            return None;
+        }
+        self.told = run;
+        // The sounds before this picture are still of the run before.
+        self.tracks.get_mut(&id)?.turn(run);
+        Some(Action::Turn { variant, at, configs })
     }
 
     pub(super) fn drain(&mut self, variant: u8, rest: &mut Vec<Action>) {

@@ -224,6 +224,36 @@ impl Queue {
         Some((queued, is_new))
     }
 
+    /// Whether what is queued has another configuration than what is published.
+    pub(super) fn changes(&self) -> bool {
+        self.config.is_some() && self.config != self.newest_config
+    }
+
+    /// The key frame that comes next, without anything to fill before it.
+    pub(super) fn next_key(&self) -> Option<&Queued> {
+        let queued = self.frames.front().filter(|queued| queued.frame.key)?;
+        let next = self.next?;
+        (!self.leaves_gap(queued.frame.dts, next)).then_some(queued)
+    }
+
+    /// The configuration that this run brings, if it is another one than before.
+    pub(super) fn change(&self, run: u64) -> Option<&Arc<CodecConfig>> {
+        let queued = self.frames.iter().find(|queued| queued.run == run);
+        let config = queued.map_or(self.newest_config.as_ref(), |queued| Some(&queued.config))?;
+        self.config.as_ref().filter(|before| *before != config).map(|_| config)
+    }
+
+    /// This run begins: from here on nothing is filled with the configuration of the one before. Gives the one that is in
+    /// force now, if it is another one.
+    pub(super) fn turn(&mut self, run: u64) -> Option<Arc<CodecConfig>> {
+        let config = self.change(run)?.clone();
+        // Late ones that were still waited for.
+        self.frames.retain(|queued| queued.run >= run);
+        self.filler = Some(Filler::new(&config));
+        self.config = Some(config.clone());
+        Some(config)
+    }
+
     fn follow(&mut self, frame: &Frame) {
         self.learn(frame);
         if let Some(filler) = &mut self.filler {

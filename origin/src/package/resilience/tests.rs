@@ -67,6 +67,18 @@ struct Stage {
     segment: Option<MediaTime>,
     /// Every decoder configuration of the picture, and when it came.
     configured: Vec<(u64, Arc<CodecConfig>)>,
+    turns: Vec<Turn>,
+    /// Decoder configurations of sound that were told with its frames.
+    sounds: usize,
+}
+
+/// What was told of a picture before it came.
+#[derive(Debug)]
+struct Turn {
+    at: MediaTime,
+    tracks: Vec<TrackId>,
+    /// Pictures, and frames of sound, shown before.
+    shown: [usize; 2],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,6 +101,8 @@ impl Stage {
             shown: Vec::new(),
             segment: None,
             configured: Vec::new(),
+            turns: Vec::new(),
+            sounds: 0,
         }
     }
 
@@ -97,7 +111,11 @@ impl Stage {
     }
 
     fn switch(&mut self, source: u64) {
-        self.core.switch(MAIN, source, &configs(), []);
+        self.switch_with(source, &configs());
+    }
+
+    fn switch_with(&mut self, source: u64, configs: &BTreeMap<TrackId, Arc<CodecConfig>>) {
+        self.core.switch(MAIN, source, configs, []);
     }
 
     fn push(&mut self, source: u64, frame: Frame) {
@@ -117,9 +135,21 @@ impl Stage {
             for action in actions {
                 let (frame, filler) = match action {
                     Action::Frame { frame, filler, .. } => (frame, filler),
+                    Action::Turn { at, configs, .. } => {
+                        let pictures = configs.iter().filter(|(id, _)| id.kind == TrackKind::Video);
+                        self.configured
+                            .extend(pictures.map(|(_, config)| (self.now_ms, config.clone())));
+                        self.turns.push(Turn {
+                            at,
+                            tracks: configs.iter().map(|(id, _)| *id).collect(),
+                            shown: [TrackKind::Video, TrackKind::Audio].map(|kind| self.of(kind).len()),
+                        });
+                        continue;
+                    }
                     Action::Configure { id, config, .. } => {
-                        if id.kind == TrackKind::Video {
-                            self.configured.push((self.now_ms, config));
+                        match id.kind {
+                            TrackKind::Video => self.configured.push((self.now_ms, config)),
+                            TrackKind::Audio => self.sounds += 1,
                         }
                         continue;
                     }
@@ -458,4 +488,74 @@ fn a_long_gap_shows_the_operators_picture_until_the_broadcast_is_back() {
             .unwrap();
         assert!(first.key && first.filler, "decoding begins with it: {first:?}");
     }
+}
+
+/// The encoder dies at 6 s; another one comes three seconds later and `offset_ms` later.
+fn followed_by(configs: &BTreeMap<TrackId, Arc<CodecConfig>>, offset_ms: u64) -> Stage {
+    let mut stage = Stage::new(1000);
+    stage.switch(1);
+    stage.play(1, ENCODER, 6000, |made| made);
+    stage.core.forget(1);
+    stage.wait(9000 + offset_ms);
+    stage.switch_with(2, configs);
+    let second = Encoder {
+        from_ms: 9000 + offset_ms,
+        zero_ms: 0,
+    };
+    stage.play(2, second, 14_000, |made| made);
+    stage.check();
+    stage
+}
+
+#[test]
+fn another_sound_begins_with_its_picture_and_is_told_of_before_it() {
+    let mut configs = configs();
+    // 44.1 kHz instead of 48.
+    let aac = AacConfig::parse(Bytes::from_static(&[0x12, 0x10])).unwrap();
+    configs.insert(TrackId::AUDIO, Arc::new(CodecConfig::Aac(aac)));
+    for offset_ms in [0, 7, 14, 21, 28] {
+        let stage = followed_by(&configs, offset_ms);
+        let [turn] = &stage.turns[..] else {
+            panic!("{:?}", stage.turns)
+        };
+        assert_eq!((&turn.tracks[..], stage.sounds), (&[TrackId::AUDIO][..], 1));
+        let (pictures, sounds) = (stage.of(TrackKind::Video), stage.of(TrackKind::Audio));
+        let first = pictures[turn.shown[0]];
+        assert!(first.key && !first.filler && first.dts == turn.at, "{first:?} {turn:?}");
+        let before = pictures[turn.shown[0] - 1];
+        assert!(
+            before.filler,
+            "told together with the last of what was held: {before:?}"
+        );
+        let newcomers = sounds.iter().filter(|shown| !shown.filler && shown.at_ms > 9500);
+        let half = MediaTime::from_millis(12);
+        let (early, next) = (
+            newcomers.clone().find(|shown| shown.dts + half < turn.at),
+            newcomers.clone().next(),
+        );
+        assert_eq!(early, None);
+        assert!(
+            next.unwrap().dts < turn.at + MediaTime::from_millis(40),
+            "{next:?} {turn:?}"
+        );
+    }
+}
+
+#[test]
+fn another_picture_is_told_of_with_the_one_before_it() {
+    let mut record = avc::tests::X264_720P30.to_vec();
+    (record[3], record[11]) = (0x20, 0x20);
+    let another = Arc::new(CodecConfig::Avc(AvcConfig::parse(record.into()).unwrap()));
+    let mut configs = configs();
+    configs.insert(TrackId::VIDEO, another.clone());
+    let stage = followed_by(&configs, 7);
+    assert_eq!(stage.turns.len(), 1);
+    assert_eq!(stage.turns[0].tracks, [TrackId::VIDEO]);
+    assert_eq!(stage.configured.last().unwrap().1, another);
+    assert_eq!(
+        stage.of(TrackKind::Video)[stage.turns[0].shown[0]].dts,
+        stage.turns[0].at
+    );
+    // The same encoder again changes nothing, and nothing is told.
+    assert!(followed_by(&self::configs(), 7).turns.is_empty());
 }
