@@ -411,6 +411,67 @@ fn a_real_gap_leaps_and_a_small_one_is_stretched_over() {
     }
 }
 
+/// The leading track ends a segment where it was to end, and the next one a picture later: an encoder came back as another.
+#[test]
+fn a_following_track_makes_each_cut_that_it_is_behind() {
+    let mut s = TrackSegmenter::new(aac(48_000), None, Mode::Follow, targets(200));
+    let mut starts = Vec::new();
+    for n in 0..150u64 {
+        if n == 90 {
+            // Sound is some frames late: they begin at 1 s, and 90 of them end at 2.92 s.
+            s.cut_at(MediaTime::from_millis(3000));
+            s.mark_discontinuity();
+            s.set_config_at_cut(aac(44_100));
+            s.cut_at(MediaTime::from_millis(3033));
+        }
+        s.push(audio(n, rounded_ms(n, 1024, 48_000)));
+        while let Some(output) = s.poll() {
+            if let Output::SegmentStart {
+                at,
+                discontinuity,
+                init_index,
+                ..
+            } = output
+            {
+                starts.push((at.as_millis(), discontinuity, init_index));
+            }
+        }
+    }
+    assert_eq!(starts, [(1000, false, 0), (3005, false, 0), (3026, true, 1)]);
+}
+
+/// Players that fetch ahead take the part that is hinted for one of the configuration in force.
+#[test]
+fn a_turn_is_told_before_the_frame_it_is_for() {
+    let mut s = TrackSegmenter::new(avc(Some((1, 30))), None, Mode::Lead, targets(200));
+    for n in 0..15 {
+        s.push(video(n, rounded_ms(n, 1, 30), 0, n == 0));
+    }
+    s.mark_discontinuity();
+    s.set_config(avc(Some((1, 25))));
+    s.turn(MediaTime::from_millis(503));
+    let told: Vec<Output> = std::iter::from_fn(|| s.poll()).collect();
+    let [
+        ..,
+        Output::Part(last),
+        Output::SegmentEnd { .. },
+        Output::SegmentStart {
+            at,
+            discontinuity,
+            init_index,
+            ..
+        },
+    ] = &told[..]
+    else {
+        panic!("{told:?}")
+    };
+    assert_eq!(last.samples.len(), 3, "what there was of the open part");
+    assert_eq!((at.as_millis(), *discontinuity, *init_index), (503, true, 1));
+    s.push(video(15, 503, 0, true));
+    let again = std::iter::from_fn(|| s.poll()).any(|output| matches!(output, Output::SegmentStart { .. }));
+    assert!(!again, "its segment is open");
+}
+
 /// Media time is the wall clock's: what is wrong by a tenth in its ticks is wrong by years.
 #[test]
 fn another_sampling_rate_changes_the_ticks_and_not_the_time() {

@@ -31,14 +31,14 @@ mod rhythm;
 
 /// Distance between two publishers' frames that is bent away rather than left as a hole: players stumble over holes.
 const BREAK_BEARABLE: MediaTime = MediaTime::from_millis(60);
+/// Cuts of the leading track that one which follows may be behind.
+const MAX_CUTS: usize = 16;
 
 /// Cuts one track.
 #[derive(Debug)]
 pub struct TrackSegmenter {
     config: Arc<CodecConfig>,
     next_config: Option<Arc<CodecConfig>>,
-    /// Becomes `next_config` where the leading track cuts next.
-    config_at_cut: Option<Arc<CodecConfig>>,
     init_index: u32,
     mode: Mode,
     targets: Targets,
@@ -53,7 +53,10 @@ pub struct TrackSegmenter {
     position: Ticks,
     segment: Option<OpenSegment>,
     part: OpenPart,
-    cut_at: Option<MediaTime>,
+    /// Where the leading track has cut and this one, which follows, has not come yet.
+    cuts: VecDeque<Cut>,
+    /// What the next of them brings.
+    at_cut: Cut,
     /// Where a following track had to cut by itself: the leading track's cut next to it is the same one.
     cut_alone_at: Option<MediaTime>,
     discontinuity: bool,
@@ -71,13 +74,20 @@ struct OpenSegment {
     duration: Ticks,
 }
 
+/// A cut of the leading track.
+#[derive(Debug, Default)]
+struct Cut {
+    at: MediaTime,
+    discontinuity: bool,
+    config: Option<Arc<CodecConfig>>,
+}
+
 impl TrackSegmenter {
     pub fn new(config: Arc<CodecConfig>, hint_frame_rate: Option<f64>, mode: Mode, targets: Targets) -> Self {
         let (scale, cadence, tolerance) = rhythm::implied(&config, hint_frame_rate);
         Self {
             config,
             next_config: None,
-            config_at_cut: None,
             init_index: 0,
             mode,
             targets,
@@ -90,7 +100,8 @@ impl TrackSegmenter {
             position: Ticks::ZERO,
             segment: None,
             part: OpenPart::default(),
-            cut_at: None,
+            cuts: VecDeque::new(),
+            at_cut: Cut::default(),
             cut_alone_at: None,
             discontinuity: false,
             broken_off: false,
@@ -109,14 +120,17 @@ impl TrackSegmenter {
     }
 
     /// The next segment is not continuous with those before it. A leading track begins it at its next key frame: until then
-    /// players have no place for what follows it.
+    /// players have no place for what follows it. One that follows begins it where that one cuts then.
     pub fn mark_discontinuity(&mut self) {
-        self.discontinuity = true;
+        match self.mode == Mode::Follow && self.segment.is_some() {
+            true => self.at_cut.discontinuity = true,
+            false => self.discontinuity = true,
+        }
     }
 
     /// For a track that follows: takes effect where the leading track cuts next.
     pub fn set_config_at_cut(&mut self, config: Arc<CodecConfig>) {
-        self.config_at_cut = Some(config);
+        self.at_cut.config = Some(config);
     }
 
     /// For a track that leads: the next frame is a key frame with another configuration, or comes beside a track that has one,
@@ -150,7 +164,8 @@ impl TrackSegmenter {
     /// frame is due.
     pub fn break_off(&mut self) {
         self.end_segment(false);
-        self.cut_at = None;
+        self.cuts.clear();
+        self.discontinuity |= std::mem::take(&mut self.at_cut).discontinuity;
         self.cut_alone_at = None;
         self.keys = KeyRhythm::default();
         self.broken_off = true;
@@ -165,19 +180,37 @@ impl TrackSegmenter {
     pub fn cut_at(&mut self, at: MediaTime) {
         // Half a segment: further off, it is another cut.
         let near = MediaTime::from(self.targets.segment).as_nanos() / 2;
+        let cut = Cut {
+            at,
+            ..std::mem::take(&mut self.at_cut)
+        };
         if let Some(alone) = self.cut_alone_at.take()
             && (at - alone).as_nanos().abs() <= near
         {
+            self.discontinuity |= cut.discontinuity;
             return;
         }
-        self.cut_at = Some(at);
-        let half = MediaTime::from_nanos(self.frame_time().as_nanos() / 2);
-        if self.segment.is_some() && self.end_of_samples() + half >= at {
-            self.cut_at = None;
-            self.end_segment(false);
-            self.next_config = self.config_at_cut.take().or(self.next_config.take());
+        if self.cuts.len() < MAX_CUTS {
+            self.cuts.push_back(cut);
+        }
+        if self.segment.is_some() && self.cut_what_is_due(self.end_of_samples()) {
             self.open_with_next_config();
         }
+    }
+
+    /// Ends the segment if the leading track has cut where the next sample is presented.
+    fn cut_what_is_due(&mut self, at: MediaTime) -> bool {
+        let half = MediaTime::from_nanos(self.frame_time().as_nanos() / 2);
+        let mut is_cut = false;
+        while let Some(cut) = self.cuts.pop_front_if(|cut| at + half >= cut.at) {
+            is_cut = true;
+            self.discontinuity |= cut.discontinuity;
+            self.next_config = cut.config.or(self.next_config.take());
+        }
+        if is_cut {
+            self.end_segment(false);
+        }
+        is_cut
     }
 
     /// A segment with another configuration is told of as soon as it is certain: players that fetch its first part ahead would
@@ -212,16 +245,15 @@ impl TrackSegmenter {
         } else {
             self.reach(due);
         }
-        let half = MediaTime::from_nanos(self.frame_time().as_nanos() / 2);
-        if self.cut_at.is_some_and(|at| frame.pts() + half >= at) {
-            self.next_config = self.config_at_cut.take().or(self.next_config.take());
-        }
+        self.cut_what_is_due(frame.pts());
         if key {
             self.switch_config(due);
         }
         // Another configuration may count in other ticks.
         let due = time.to_ticks(self.scale);
-        self.cut_before(&frame, key);
+        if key {
+            self.cut_before_key();
+        }
         self.leap_if_gap(due);
         self.close_part_if_crowded();
         self.end_segment_if_long();
@@ -269,19 +301,11 @@ impl TrackSegmenter {
         }
     }
 
-    fn cut_before(&mut self, frame: &Frame, key: bool) {
+    fn cut_before_key(&mut self) {
         let Some(segment) = &self.segment else { return };
         let length = self.position - segment.start;
         let half = Ticks(self.frame_ticks().0 / 2);
-        let cut = match self.mode {
-            Mode::Lead => key && (self.discontinuity || length + half >= self.segment_target_ticks()),
-            Mode::Follow => {
-                let half = half.to_media_time(self.scale);
-                self.cut_at.is_some_and(|at| frame.pts() + half >= at)
-            }
-        };
-        if cut {
-            self.cut_at = None;
+        if self.mode == Mode::Lead && (self.discontinuity || length + half >= self.segment_target_ticks()) {
             self.end_segment(false);
         }
     }
@@ -378,9 +402,10 @@ impl TrackSegmenter {
 
     fn switch_config(&mut self, due: Ticks) {
         let Some(config) = self.next_config.take() else { return };
-        if self.mode == Mode::Follow && self.cut_at.take().is_none() && self.segment.is_some() {
+        if self.mode == Mode::Follow && self.segment.is_some() {
             self.cut_alone_at = Some(self.end_of_samples());
         }
+        self.at_cut = Cut::default();
         self.end_segment(false);
         // One that has nothing in it yet begins anew.
         self.segment = None;

@@ -21,6 +21,8 @@ use crate::{
 const PATIENCE: MediaTime = MediaTime::from_millis(80);
 /// Missing time that the frame before it is stretched over, if that is not below a frame.
 const BEARABLE: MediaTime = MediaTime::from_millis(100);
+/// A key frame within this begins the segment that was to begin now: less than what a segment may be longer than its target.
+const SOON: MediaTime = MediaTime::from_millis(350);
 /// Distances of frames that tell the rhythm.
 const RHYTHM_MEMORY: usize = 16;
 /// The rhythm until it is known.
@@ -308,9 +310,12 @@ impl Queue {
         }
         let Some(next) = self.next else { return filled };
         let is_video = self.id.kind == TrackKind::Video;
-        let mut key = is_video && wants_key(next);
+        // The next picture begins a segment soon enough, and a segment of a few frames helps nobody.
+        let soon = |queued: &Queued| queued.frame.key && queued.frame.dts - next <= SOON;
+        let is_soon = self.frames.front().is_some_and(soon);
+        let mut key = is_video && !is_soon && wants_key(next);
         // A frame before the segment would end anyhow: the part that players were hinted at is still one of the old map.
-        if is_video && !key && wants_key(next + self.step) {
+        if is_video && !is_soon && !key && wants_key(next + self.step) {
             filled.config = self.turn_to_slate(next);
             key = filled.config.is_some();
         }
