@@ -116,7 +116,13 @@ where
         };
         let last = last || drain.is_draining();
         match wire.send(response, last, limits, &mut alarm).await {
-            Ok(true) if !last => alarm.set(limits.idle_timeout),
+            Ok(true) if !last => {
+                alarm.set(limits.idle_timeout);
+                // Who sends many requests at once takes turns with everybody else, between one and the next.
+                if !wire.input.is_empty() {
+                    tokio::task::yield_now().await;
+                }
+            }
             Ok(true) => {
                 wire.linger().await;
                 return End::Closed;

@@ -7,6 +7,8 @@ use tokio::{
     task::JoinHandle,
 };
 
+use parking_lot::Mutex;
+
 use super::*;
 use crate::serve::{
     Protocol,
@@ -19,11 +21,14 @@ struct Echo {
     release: Arc<Notify>,
     /// Requests that are being held.
     held: Arc<()>,
+    /// All that were asked for, in order.
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Handler for Echo {
     async fn handle(&self, _: Peer, request: Box<Parts>) -> Response<Body> {
         let path = request.uri.path().to_owned();
+        self.asked.lock().push(path.clone());
         if path == "/held" {
             let _held = self.held.clone();
             self.release.notified().await;
@@ -64,8 +69,13 @@ fn limits() -> Limits {
 
 /// A connection of a client whose network takes little at a time.
 fn line() -> Line {
-    let (client, mut server) = duplex(512);
-    let (echo, drain) = (Echo::default(), Drain::new());
+    line_to(Echo::default(), 512)
+}
+
+/// One whose network takes this much at a time.
+fn line_to(echo: Echo, bytes: usize) -> Line {
+    let (client, mut server) = duplex(bytes);
+    let drain = Drain::new();
     let peer = Peer {
         addr: ([127, 0, 0, 1], 1).into(),
         protocol: Protocol::H1,
@@ -264,4 +274,19 @@ async fn who_speaks_http_2_is_handed_on_with_every_byte() {
         panic!("this is HTTP/2");
     };
     assert_eq!(read, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore");
+}
+
+#[tokio::test]
+async fn who_sends_many_requests_at_once_takes_turns() {
+    let echo = Echo::default();
+    let (mut many, mut one) = (line_to(echo.clone(), 1 << 16), line_to(echo.clone(), 1 << 16));
+    many.say(&"GET /many HTTP/1.1\r\nHost: h\r\n\r\n".repeat(20)).await;
+    one.get("/one").await;
+    for _ in 0..20 {
+        assert_eq!(many.answer().await.1, b"/many");
+    }
+    assert_eq!(one.answer().await.1, b"/one");
+    let asked = echo.asked.lock().clone();
+    let turn = asked.iter().position(|path| path == "/one");
+    assert!(turn.is_some_and(|turn| turn <= 2), "{turn:?} of {}", asked.len());
 }

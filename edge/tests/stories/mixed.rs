@@ -1,0 +1,113 @@
+//! Viewers of every protocol, each with a ticket of their own and a habit of their own, cost what one viewer costs.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::task::JoinSet;
+
+use crate::{
+    h3,
+    signed::{Signed, an_hour},
+    site::Viewer,
+    tls::{self, https},
+};
+
+/// Of each protocol.
+const VIEWERS: u64 = 12;
+const PARTS: u64 = 9;
+
+/// How a viewer asks.
+enum Line {
+    Plain(Viewer),
+    H2(http2::SendRequest<Empty<Bytes>>),
+    H3(Arc<h3::Connection>),
+}
+
+impl Line {
+    async fn open_h2(at: SocketAddr) -> Self {
+        let stream = tls::connect(at, tls::client(None, &["h2"])).await.unwrap();
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        Self::H2(sender)
+    }
+
+    async fn get(&mut self, path: &str) -> (StatusCode, Bytes) {
+        match self {
+            Self::Plain(viewer) => {
+                let answer = viewer.get(path).await;
+                (answer.status, answer.body)
+            }
+            Self::H2(sender) => {
+                let request = Request::get(format!("https://localhost{path}")).body(Empty::new());
+                let answer = sender.send_request(request.unwrap()).await.unwrap();
+                (answer.status(), answer.into_body().collect().await.unwrap().to_bytes())
+            }
+            Self::H3(connection) => {
+                let answer = connection.get(path).await.unwrap();
+                (answer.status, answer.body)
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_mix_of_viewers_costs_one_request_per_object() {
+    let signed = Signed::configured(|config| config.https = Some(https(None))).await;
+    let at = signed.site.edge.https.unwrap();
+    let mut viewers = Vec::new();
+    for n in 0..VIEWERS {
+        for line in [
+            Line::Plain(signed.site.viewer.another()),
+            Line::open_h2(at).await,
+            Line::H3(Arc::new(h3::Connection::open(at, "localhost").await)),
+        ] {
+            let ticket = signed.enter(&an_hour()).await;
+            viewers.push((n, line, format!("/app/show/{ticket}/d")));
+        }
+    }
+    for _ in 0..PARTS {
+        let before = signed.origin.stage();
+        let mut waiting = JoinSet::new();
+        for (n, mut line, directory) in viewers {
+            let part = format!("{directory}/aa/video/p{}.m4s", before.parts);
+            // In turn: a full update, a delta, with what the edge need not know; and the hinted part before its news.
+            let reload = match n % 4 {
+                0 => format!("{directory}/video.m3u8?{}", before.next()),
+                1 => format!("{directory}/video.m3u8?{}&_HLS_skip=YES", before.next()),
+                2 => format!("{directory}/video.m3u8?_HLS_skip=YES&{}&cb={n}", before.next()),
+                _ => part.clone(),
+            };
+            waiting.spawn(async move {
+                let told = line.get(&reload).await.0;
+                let (status, body) = line.get(&part).await;
+                assert_eq!((told, status), (StatusCode::OK, StatusCode::OK));
+                ((n, line, directory), body)
+            });
+        }
+        signed.site.until_metric("weir_edge_holding", 3 * VIEWERS).await;
+        let number = signed.origin.publish();
+        let answers = waiting.join_all().await;
+        assert!(answers.iter().all(|(_, body)| *body == before.part(number)));
+        viewers = answers.into_iter().map(|(viewer, _)| viewer).collect();
+    }
+    for (_, line, directory) in &mut viewers {
+        for object in ["aa/video/init0.mp4", "aa/video/1005.m4s"] {
+            assert_eq!(line.get(&format!("{directory}/{object}")).await.0, StatusCode::OK);
+        }
+    }
+    // The playlist of playlists is good for half a second only.
+    let mut twice = signed.origin.asked_twice();
+    twice.retain(|(path, _)| !path.ends_with("index.m3u8") && !path.ends_with("llhls.m3u8"));
+    assert_eq!(twice, vec![]);
+    assert_eq!(signed.origin.asked_with("~"), 0, "tickets stay here");
+    for protocol in ["h1", "h2", "h3"] {
+        let seen = format!(r#"weir_edge_requests_total{{object="part",outcome="ok",protocol="{protocol}"}}"#);
+        assert!(signed.site.metric(&seen).await >= VIEWERS * PARTS, "{protocol}");
+    }
+}
