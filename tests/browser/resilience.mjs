@@ -17,7 +17,7 @@ const USAGE = `usage: node resilience.mjs --origin <program> --edge <program> [o
   --case NAME       what happens: relay (the line holds all bytes), stop (SIGSTOP of the encoder), lossy (the line stalls a fifth of the
                     time), break (the encoder is killed and started again), size, rate, sound (the same, and it comes back with another picture
                     size, another sampling rate or without sound, then as it was), switch (primary killed beside a backup)
-  --seconds LIST    how long each time, default 0.3,0.5,1,2,4,8
+  --seconds LIST    how long each time, default 0.3,0.5,1,2,4,8; an encoder is away at least as long as it takes to start
   --rounds N        how often each, default 1
   --every N         seconds between, default 5
   --slate FILE      the operator's picture for gaps of more than 3 s
@@ -61,9 +61,14 @@ async function run() {
   const site = await startSite({ origin: options.origin, edge: options.edge, key: KEY, more });
   const relay = await startRelay(site.rtmpPort);
   const push = (slot = "", more = []) => pushPicture(`rtmp://127.0.0.1:${relay.port}/app/${KEY}${slot}`, 2 * seconds + OVERHEAD_SECONDS, options.size, more);
+  // An encoder takes a moment from its start to its connection: what is asked for is how long it is away.
+  const started = performance.now();
+  const startUp = relay.arrival().then(() => performance.now() - started);
   let encoder = push();
   const url = options.direct ? site.direct : site.resilient;
   await untilLive(url, encoder);
+  const startUpMs = await startUp;
+  const away = (time) => pause(Math.max(0, time * 1000 - startUpMs));
   let backup = options.case === "switch" ? push("/backup") : null;
   await pause(8000);
 
@@ -71,7 +76,7 @@ async function run() {
   const change = async (time) => {
     encoder.signal("SIGKILL");
     await encoder.exited;
-    await pause(time * 1000);
+    await away(time);
     encoder = push("", changes++ % 2 === 0 ? CHANGES[options.case] : []);
   };
   const happens = {
@@ -96,7 +101,7 @@ async function run() {
     break: async (time) => {
       encoder.signal("SIGKILL");
       await encoder.exited;
-      await pause(time * 1000);
+      await away(time);
       encoder = push();
     },
     size: change,

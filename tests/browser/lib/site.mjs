@@ -58,7 +58,9 @@ export async function startSite({ origin, edge, key, more = "" }) {
 export async function startRelay(port) {
   const pairs = new Set();
   let held = false;
+  let arrived = () => {};
   const server = createServer((client) => {
+    arrived();
     const upstream = connect(port, "127.0.0.1");
     const pair = { client, upstream };
     pairs.add(pair);
@@ -80,6 +82,8 @@ export async function startRelay(port) {
     port: server.address().port,
     hold: () => set(true),
     release: () => set(false),
+    /** Resolves with the next connection. */
+    arrival: () => new Promise((resolve) => (arrived = resolve)),
     close: () => {
       for (const { client, upstream } of pairs) client.destroy(), upstream.destroy();
       server.close();
