@@ -81,7 +81,8 @@ def video_codec(args, live):
         "h264": ["-c:v", "libx264", "-profile:v", "high", "-preset", args.preset, "-x264-params", x264,
                  *low_delay, "-bf", str(args.bf)],
         "hevc": ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", x265],
-        "av1": ["-c:v", "libsvtav1", "-preset", "12", "-g", keyint],
+        "av1": ["-c:v", "libsvtav1", "-preset", "12", "-g", keyint,
+                *(["-svtav1-params", "pred-struct=1:lp=1"] if live else [])],
     }[args.vcodec]
 
 

@@ -60,7 +60,7 @@ impl Default for Limits {
             address_requests: requests(2000, 4000),
             ticket_requests: requests(100, 300),
             address_unknown: requests(100, 500),
-            unknown: requests(1000, 2000),
+            unknown: requests(500, 500),
             in_progress: 100_000,
             in_progress_per_address: 4000,
             connections_per_address: 2000,
