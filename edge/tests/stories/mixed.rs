@@ -22,7 +22,7 @@ const PARTS: u64 = 9;
 
 /// How a viewer asks.
 enum Line {
-    Plain(Viewer),
+    Plain(Box<Viewer>),
     H2(http2::SendRequest<Empty<Bytes>>),
     H3(Arc<h3::Connection>),
 }
@@ -63,7 +63,7 @@ async fn any_mix_of_viewers_costs_one_request_per_object() {
     let mut viewers = Vec::new();
     for n in 0..VIEWERS {
         for line in [
-            Line::Plain(signed.site.viewer.another()),
+            Line::Plain(Box::new(signed.site.viewer.another())),
             Line::open_h2(at).await,
             Line::H3(Arc::new(h3::Connection::open(at, "localhost").await)),
         ] {

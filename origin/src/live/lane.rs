@@ -136,12 +136,11 @@ impl Lane {
         metrics: &Metrics,
     ) {
         for (id, config) in configs {
-            match (id.kind, self.track_mut(id)) {
-                (TrackKind::Video, Some(track)) => {
-                    track.set_config(config);
-                }
-                (TrackKind::Audio, Some(track)) => track.set_config_at_cut(config),
-                (_, None) => {}
+            let Some(track) = self.track_mut(id) else { continue };
+            if id.kind == TrackKind::Audio && track.has_begun() {
+                track.set_config_at_cut(config);
+            } else {
+                track.set_config(config);
             }
         }
         let Some(video) = &mut self.video else { return };

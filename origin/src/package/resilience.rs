@@ -39,6 +39,8 @@ pub type Source = u64;
 
 /// Where the timeline begins.
 const START: MediaTime = MediaTime::from_millis(1000);
+/// What fills is a picture ahead of what is due: with less than this, the pictures that come after it would never be in time.
+const LEAST_CUSHION: Duration = Duration::from_millis(100);
 /// Frames are published when they are due, rounded up to this: a timer for each would be one too many.
 const QUANTUM: Duration = Duration::from_millis(20);
 
@@ -116,7 +118,7 @@ impl Resilience {
         Self {
             clock: Clock {
                 start,
-                cushion: MediaTime::from(cushion),
+                cushion: MediaTime::from(cushion.max(LEAST_CUSHION)),
             },
             lags: BTreeMap::new(),
             lines: BTreeMap::new(),

@@ -402,7 +402,8 @@ impl TrackSegmenter {
 
     fn switch_config(&mut self, due: Ticks) {
         let Some(config) = self.next_config.take() else { return };
-        if self.mode == Mode::Follow && self.segment.is_some() {
+        // The leading track's cut for the same reason is one that it has made already, or the next.
+        if self.mode == Mode::Follow && self.segment.is_some() && self.cuts.pop_front().is_none() {
             self.cut_alone_at = Some(self.end_of_samples());
         }
         self.at_cut = Cut::default();

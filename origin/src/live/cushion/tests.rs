@@ -428,6 +428,17 @@ proptest! {
     }
 }
 
+/// What fills is a picture ahead of what is due, and without a cushion every picture was late for that: for good.
+#[test]
+fn without_a_cushion_the_picture_comes_back_too() {
+    let troubles = [
+        (8711, Trouble::Still(3201)),
+        (4741, Trouble::Away(6647)),
+        (5536, Trouble::Still(2319)),
+    ];
+    live_through(0, troubles).unwrap();
+}
+
 #[test]
 fn an_hour_of_hiccups() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();

@@ -22,7 +22,7 @@ const PATIENCE: MediaTime = MediaTime::from_millis(80);
 /// Missing time that the frame before it is stretched over, if that is not below a frame.
 const BEARABLE: MediaTime = MediaTime::from_millis(100);
 /// A key frame within this begins the segment that was to begin now: less than what a segment may be longer than its target.
-const SOON: MediaTime = MediaTime::from_millis(350);
+const SOON: MediaTime = MediaTime::from_millis(100);
 /// Distances of frames that tell the rhythm.
 const RHYTHM_MEMORY: usize = 16;
 /// The rhythm until it is known.

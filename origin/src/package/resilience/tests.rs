@@ -426,7 +426,8 @@ fn without_a_cushion_it_still_fills() {
     stage.play(1, ENCODER, 12_000, held(4000, 6000));
     stage.check();
     assert!(stage.filled(TrackKind::Video) > 1800.0);
-    assert!(stage.latency(ENCODER) < 40);
+    // A tenth of a second is kept all the same.
+    assert!(stage.latency(ENCODER) < 140);
 }
 
 #[test]
