@@ -71,6 +71,9 @@ async fn any_mix_of_viewers_costs_one_request_per_object() {
             viewers.push((n, line, format!("/app/show/{ticket}/d")));
         }
     }
+    // Who asks for a hinted part before anybody has asked for its playlist is not held here, but by the origin.
+    let (_, line, directory) = &mut viewers[0];
+    assert_eq!(line.get(&format!("{directory}/video.m3u8")).await.0, StatusCode::OK);
     for _ in 0..PARTS {
         let before = signed.origin.stage();
         let mut waiting = JoinSet::new();
@@ -84,9 +87,10 @@ async fn any_mix_of_viewers_costs_one_request_per_object() {
                 _ => part.clone(),
             };
             waiting.spawn(async move {
-                let told = line.get(&reload).await.0;
+                let (told, news) = line.get(&reload).await;
+                assert_eq!(told, StatusCode::OK, "{reload}: {news:?}");
                 let (status, body) = line.get(&part).await;
-                assert_eq!((told, status), (StatusCode::OK, StatusCode::OK));
+                assert_eq!(status, StatusCode::OK, "{part}: {body:?}");
                 ((n, line, directory), body)
             });
         }
