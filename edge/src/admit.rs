@@ -140,12 +140,16 @@ impl Limits {
         Permit::new(&self.progress, block, limits).map_err(|limit| self.shed(limit, SOON).into())
     }
 
-    /// Before an origin is asked for something because of one viewer's word that it exists.
-    fn guess(&self, address: IpAddr) -> Result<(), Reached> {
+    /// Before an origin is asked for something because of one viewer's word that it exists. `in_directory`: its stream does.
+    fn guess(&self, address: IpAddr, in_directory: bool) -> Result<(), Reached> {
         if let Some(block) = self.counted(address) {
             self.address_guesses
                 .take(&block)
                 .map_err(|wait| self.shed(Limit::AddressUnknown, wait))?;
+        }
+        // An edge that has just started asks for all of its streams, and nobody has made those up.
+        if in_directory {
+            return Ok(());
         }
         self.all_guesses
             .take(&())
@@ -175,20 +179,23 @@ impl Limits {
 
 /// On whose word something is asked for.
 #[derive(Debug, Clone, Copy)]
-pub struct Asker<'a>(Option<(&'a Limits, IpAddr)>);
+pub struct Asker<'a>(Option<(&'a Limits, IpAddr, bool)>);
 
 impl<'a> Asker<'a> {
     /// A playlist's, or another edge's: taken for true.
     pub const TRUSTED: Asker<'static> = Asker(None);
 
-    /// A viewer's, who may have made it up.
-    pub fn viewer(limits: &'a Limits, address: IpAddr) -> Self {
-        Self(Some((limits, address)))
+    /// A viewer's, who may have made it up. `in_directory`: not the stream, which the directory has.
+    pub fn viewer(limits: &'a Limits, address: IpAddr, in_directory: bool) -> Self {
+        Self(Some((limits, address, in_directory)))
     }
 
     /// Takes one question to an origin off what this one may cause.
     pub fn may_guess(&self) -> Result<(), Reached> {
-        self.0.map_or(Ok(()), |(limits, address)| limits.guess(address))
+        let Some((limits, address, in_directory)) = self.0 else {
+            return Ok(());
+        };
+        limits.guess(address, in_directory)
     }
 }
 

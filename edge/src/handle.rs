@@ -121,7 +121,7 @@ impl Edge {
         }
         let target = target.ok_or(Refusal::NoSuchObject)?;
         let known = self.known(&target).await?;
-        let from = (peer, request);
+        let (from, in_directory) = ((peer, request), known.record.is_some());
         // The record may be faster than the broadcast's own end.
         let told_of = known.closed.is_some().then(|| Box::new(target.clone()));
         let verdict = match (self.admit(target, &known, from).await, told_of) {
@@ -135,17 +135,21 @@ impl Edge {
             Verdict::Enter(granted) => granted,
             Verdict::Redirect(location) => return Ok(respond::redirect(&location)),
         };
-        let permit = match granted.is_viewers() {
-            true => self.limits.enter(peer.addr.ip(), granted.viewer().as_ref())?,
-            false => self.limits.enter_child()?,
+        let address = peer.addr.ip();
+        let (permit, asker) = match granted.is_viewers() {
+            true => (
+                self.limits.enter(address, granted.viewer().as_ref())?,
+                Asker::viewer(&self.limits, address, in_directory),
+            ),
+            false => (self.limits.enter_child()?, Asker::TRUSTED),
         };
         let answer = match granted.until() {
-            None => self.object(asked, (peer, request), &granted).await?,
+            None => self.object(asked, (peer, request), &granted, asker).await?,
             // A viewer's time ends their holds, too.
             Some(until) => {
                 let left = Duration::from_millis(until.saturating_sub(unix_now()));
                 let over = Err(Refusal::Unauthorised(Invalid::StreamExpired));
-                let answer = timeout(left, self.object(asked, (peer, request), &granted));
+                let answer = timeout(left, self.object(asked, (peer, request), &granted, asker));
                 Box::pin(answer).await.unwrap_or(over)?
             }
         };
@@ -174,12 +178,9 @@ impl Edge {
         asked: Asked<'_>,
         (peer, request): (Peer, &Parts),
         granted: &Granted,
+        asker: Asker<'_>,
     ) -> Result<Response<Body>, Refusal> {
         let (key, path) = (granted.key(), granted.path());
-        let asker = match granted.is_viewers() {
-            true => Asker::viewer(&self.limits, peer.addr.ip()),
-            false => Asker::TRUSTED,
-        };
         match granted.object().ok_or(Refusal::NoSuchObject)? {
             Object::Index | Object::Direct(ObjectName::Multivariant) => {
                 let entry = self.store.get(path, Kind::Multivariant, asker).await?;
