@@ -163,7 +163,7 @@ impl Cushion {
     pub(super) fn timeout(&mut self, now: Instant) {
         while let Some(actions) = self
             .resilience
-            .poll(now, |variant, at| self.packager.wants_key(variant, at))
+            .poll(now, |variant, at| self.packager.key_role(variant, at))
         {
             for action in actions {
                 self.act(action, now);
@@ -207,6 +207,7 @@ impl Cushion {
     fn act(&mut self, action: Action, now: Instant) {
         match action {
             Action::Configure { variant, id, config } => self.packager.configure(variant, id, config),
+            Action::Run { variant } => self.packager.begin_run(variant),
             Action::Turn { variant, at, configs } => self.packager.turn(variant, at, configs, now),
             Action::Frame { variant, frame, filler } => {
                 if let Some(time) = filler {

@@ -27,7 +27,7 @@ use crate::{
     metrics::Metrics,
     package::{
         frame::{Frame, TrackId, TrackKind},
-        segmenter::{Mode, Targets},
+        segmenter::{KeyRole, Mode, Targets},
     },
 };
 
@@ -292,9 +292,16 @@ impl Lane {
         self.impatient = true;
     }
 
-    /// Whether a key frame with this decode time would begin a segment.
-    pub(super) fn wants_key(&self, at: MediaTime) -> bool {
-        self.video.as_ref().is_some_and(|video| video.wants_key(at))
+    /// The next picture is the first of another run of frames.
+    pub(super) fn begin_run(&mut self) {
+        if let Some(video) = &mut self.video {
+            video.forget_key_rhythm();
+        }
+    }
+
+    /// What a key frame with this decode time would do.
+    pub(super) fn key_role(&self, at: MediaTime) -> KeyRole {
+        self.video.as_ref().map_or(KeyRole::Inside, |video| video.key_role(at))
     }
 
     /// When to call [`lose_patience`](Self::lose_patience).

@@ -38,7 +38,10 @@ use crate::{
     codec::CodecConfig,
     ingest::Announced,
     metrics::Metrics,
-    package::frame::{Frame, TrackId, TrackKind},
+    package::{
+        frame::{Frame, TrackId, TrackKind},
+        segmenter::KeyRole,
+    },
 };
 
 /// The variant of a publish that names none.
@@ -244,12 +247,17 @@ impl Packager {
         self.tracks().any(|track| track.config().track() == TrackKind::Video)
     }
 
-    /// Whether a key frame with this decode time on the stream's timeline would begin a segment of a variant.
-    pub(super) fn wants_key(&self, variant: u8, at: MediaTime) -> bool {
+    /// A variant's next picture is the first of another run of frames.
+    pub(super) fn begin_run(&mut self, variant: u8) {
+        self.lane(variant).begin_run();
+    }
+
+    /// What a key frame with this decode time on the stream's timeline would do for a variant's segments.
+    pub(super) fn key_role(&self, variant: u8, at: MediaTime) -> KeyRole {
         let (Some(clock), Some(lane)) = (&self.clock, self.lanes.get(&variant)) else {
-            return false;
+            return KeyRole::Inside;
         };
-        lane.wants_key(clock.media(at))
+        lane.key_role(clock.media(at))
     }
 
     fn lane(&mut self, variant: u8) -> &mut Lane {

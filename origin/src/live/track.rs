@@ -32,7 +32,7 @@ use crate::{
     package::{
         fmp4,
         frame::{Frame, TrackKind},
-        segmenter::{Draft, Mode, Output, Targets, TrackSegmenter},
+        segmenter::{Draft, KeyRole, Mode, Output, Targets, TrackSegmenter},
         window::{self, Window},
     },
 };
@@ -190,9 +190,14 @@ impl Track {
         }
     }
 
-    /// Whether a key frame with this decode time would begin a segment.
-    pub(super) fn wants_key(&self, at: MediaTime) -> bool {
-        self.segmenter.wants_key(at)
+    /// What a key frame with this decode time would do.
+    pub(super) fn key_role(&self, at: MediaTime) -> KeyRole {
+        self.segmenter.key_role(at)
+    }
+
+    /// The next frame comes from another encoder, or after a gap.
+    pub(super) fn forget_key_rhythm(&mut self) {
+        self.segmenter.forget_key_rhythm();
     }
 
     pub(super) fn set_mode(&mut self, mode: Mode) {

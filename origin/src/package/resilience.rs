@@ -30,6 +30,7 @@ use weir_shared::media::time::MediaTime;
 use self::{lag::Lag, line::Line};
 use super::{
     frame::{Frame, TrackId},
+    segmenter::KeyRole,
     slate::Slate,
 };
 use crate::codec::CodecConfig;
@@ -39,8 +40,6 @@ pub type Source = u64;
 
 /// Where the timeline begins.
 const START: MediaTime = MediaTime::from_millis(1000);
-/// What fills is a picture ahead of what is due: with less than this, the pictures that come after it would never be in time.
-const LEAST_CUSHION: Duration = Duration::from_millis(100);
 /// Frames are published when they are due, rounded up to this: a timer for each would be one too many.
 const QUANTUM: Duration = Duration::from_millis(20);
 
@@ -60,6 +59,8 @@ pub enum Action {
         at: MediaTime,
         configs: Vec<(TrackId, Arc<CodecConfig>)>,
     },
+    /// The next picture is the first of another run of frames: of another encoder, or after a gap.
+    Run { variant: u8 },
     /// A frame on the viewer's timeline. `filler`: how long it fills.
     Frame {
         variant: u8,
@@ -118,7 +119,7 @@ impl Resilience {
         Self {
             clock: Clock {
                 start,
-                cushion: MediaTime::from(cushion.max(LEAST_CUSHION)),
+                cushion: MediaTime::from(cushion),
             },
             lags: BTreeMap::new(),
             lines: BTreeMap::new(),
@@ -219,9 +220,9 @@ impl Resilience {
         }
     }
 
-    /// What is due, one frame at a time; `None`: nothing more now. `wants_key`: whether a variant's segment would end before
-    /// a key frame that has this decode time.
-    pub fn poll(&mut self, now: Instant, wants_key: impl Fn(u8, MediaTime) -> bool) -> Option<Vec<Action>> {
+    /// What is due, one frame at a time; `None`: nothing more now. `key_role`: what a key frame with this decode time
+    /// would do for a variant's segments.
+    pub fn poll(&mut self, now: Instant, key_role: impl Fn(u8, MediaTime) -> KeyRole) -> Option<Vec<Action>> {
         let (clock, counts) = (self.clock, &mut self.counts);
         let (variant, line) = self
             .lines
@@ -229,7 +230,7 @@ impl Resilience {
             .filter_map(|(variant, line)| Some((line.next(clock).filter(|next| next.at <= now)?, *variant, line)))
             .min_by_key(|(next, variant, _)| (next.media, *variant))
             .map(|(_, variant, line)| (variant, line))?;
-        line.take(clock, variant, counts, |media| wants_key(variant, media))
+        line.take(clock, variant, counts, |media| key_role(variant, media))
     }
 
     /// When something will be due.

@@ -67,6 +67,17 @@ pub struct TrackSegmenter {
     outputs: VecDeque<Output>,
 }
 
+/// What a key frame does for the segments of its track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyRole {
+    /// No segment is open: the next frame begins one, and has to be a key frame.
+    Begins,
+    /// The open segment is long enough, and would end before it.
+    Cuts,
+    /// It is one more in the open segment.
+    Inside,
+}
+
 #[derive(Debug)]
 struct OpenSegment {
     start: Ticks,
@@ -153,11 +164,16 @@ impl TrackSegmenter {
         Some(self.segment.as_ref()?.start.to_media_time(self.scale))
     }
 
-    /// Whether a key frame with this decode time would begin a segment.
-    pub fn wants_key(&self, at: MediaTime) -> bool {
-        let Some(segment) = &self.segment else { return true };
+    /// What a key frame with this decode time would do.
+    pub fn key_role(&self, at: MediaTime) -> KeyRole {
+        let Some(segment) = &self.segment else {
+            return KeyRole::Begins;
+        };
         let half = Ticks(self.frame_ticks().0 / 2);
-        at.to_ticks(self.scale) - segment.start + half >= self.segment_target_ticks()
+        match at.to_ticks(self.scale) - segment.start + half >= self.segment_target_ticks() {
+            true => KeyRole::Cuts,
+            false => KeyRole::Inside,
+        }
     }
 
     /// What follows comes from another publisher: the open segment ends, and the next one begins exactly when its first
@@ -167,8 +183,13 @@ impl TrackSegmenter {
         self.cuts.clear();
         self.discontinuity |= std::mem::take(&mut self.at_cut).discontinuity;
         self.cut_alone_at = None;
-        self.keys = KeyRhythm::default();
+        self.forget_key_rhythm();
         self.broken_off = true;
+    }
+
+    /// The next frame comes from another encoder, or after a gap: the past tells nothing of when its key frames are due.
+    pub fn forget_key_rhythm(&mut self) {
+        self.keys = KeyRhythm::default();
     }
 
     pub fn set_mode(&mut self, mode: Mode) {

@@ -428,7 +428,7 @@ proptest! {
     }
 }
 
-/// What fills is a picture ahead of what is due, and without a cushion every picture was late for that: for good.
+/// What filled was a picture ahead of what is due, and without a cushion every picture was late for that: for good.
 #[test]
 fn without_a_cushion_the_picture_comes_back_too() {
     let troubles = [
@@ -437,6 +437,26 @@ fn without_a_cushion_the_picture_comes_back_too() {
         (5536, Trouble::Still(2319)),
     ];
     live_through(0, troubles).unwrap();
+}
+
+/// The third encoder's first key frame came when the second one's was due, but its second did not.
+#[test]
+fn an_encoder_with_another_rhythm_of_key_frames_is_not_foretold_by_the_last_ones() {
+    let troubles = [
+        (3171, Trouble::Away(2401)),
+        (13641, Trouble::Held(171)),
+        (10631, Trouble::Away(711)),
+    ];
+    live_through(0, troubles).unwrap();
+}
+
+/// The open segment ends where a key frame was foretold, while the picture is held and the next one is about to come.
+#[test]
+fn a_segment_begins_with_a_key_frame_even_just_before_the_next_encoders() {
+    // It dies 0.2 s after a key frame; the next, of each second, would have begun a segment.
+    for away_ms in (700..1000).step_by(10) {
+        live_through(1000, [(6200, Trouble::Away(away_ms))]).unwrap();
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::{
     codec::CodecConfig,
     package::{
         frame::{Frame, TrackId, TrackKind},
+        segmenter::KeyRole,
         slate::Slate,
     },
 };
@@ -256,7 +257,7 @@ impl Line {
         clock: Clock,
         variant: u8,
         counts: &mut Counts,
-        wants_key: impl Fn(MediaTime) -> bool,
+        key_role: impl Fn(MediaTime) -> KeyRole,
     ) -> Option<Vec<Action>> {
         let (id, next) = self.next_track(clock)?;
         let queue = self.tracks.get_mut(&id)?;
@@ -264,8 +265,12 @@ impl Line {
         let mut actions = Vec::new();
         match next.what {
             What::Frame => {
+                let was_filling = queue.is_filling();
                 let (queued, is_new) = queue.take()?;
                 self.settling &= queued.run != self.run;
+                if id.kind == TrackKind::Video && (was_filling || queued.run != self.shown) {
+                    actions.push(Action::Run { variant });
+                }
                 if id.kind == TrackKind::Video && queued.run != self.shown {
                     self.shown = queued.run;
                     let turned = |(id, queue): (&TrackId, &mut Queue)| Some((*id, queue.turn(queued.run)?));
@@ -278,7 +283,7 @@ impl Line {
             }
             What::Filler => {
                 let was_filling = queue.is_filling();
-                let filled = queue.fill(wants_key);
+                let filled = queue.fill(key_role);
                 counts.gaps[place] += u64::from(!was_filling);
                 counts.late[place] += filled.lost as u64;
                 let configure = |config| Action::Configure { variant, id, config };

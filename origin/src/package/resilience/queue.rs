@@ -13,6 +13,7 @@ use crate::{
         cadence::Cadence,
         filler::Filler,
         frame::{Frame, TrackId, TrackKind},
+        segmenter::KeyRole,
         slate::Slate,
     },
 };
@@ -196,12 +197,11 @@ impl Queue {
         let (media, at, what) = match (frame, filler) {
             (Some(frame), Some(next)) if self.leaves_gap(frame, next) => (next, clock.due(next), What::Filler),
             (Some(frame), _) => (frame, clock.due(frame), What::Frame),
-            (None, Some(next)) if self.filling => (next, clock.due(next), What::Filler),
-            (None, Some(next)) => (
-                next,
-                clock.due(next + PATIENCE.saturating_sub(clock.cushion).max(MediaTime::ZERO)),
-                What::Filler,
-            ),
+            // Also while it fills: what fills would always be ahead of frames that come as they are due.
+            (None, Some(next)) => {
+                let patience = PATIENCE.saturating_sub(clock.cushion).max(MediaTime::ZERO);
+                (next, clock.due(next + patience), What::Filler)
+            }
             (None, None) => return None,
         };
         Some(Next { media, at, what })
@@ -294,7 +294,7 @@ impl Queue {
     }
 
     /// There is no frame: gives the one that fills, if one can.
-    pub(super) fn fill(&mut self, wants_key: impl Fn(MediaTime) -> bool) -> Filled {
+    pub(super) fn fill(&mut self, key_role: impl Fn(MediaTime) -> KeyRole) -> Filled {
         let mut filled = Filled::default();
         if !self.filling {
             self.filling = true;
@@ -313,9 +313,14 @@ impl Queue {
         // The next picture begins a segment soon enough, and a segment of a few frames helps nobody.
         let soon = |queued: &Queued| queued.frame.key && queued.frame.dts - next <= SOON;
         let is_soon = self.frames.front().is_some_and(soon);
-        let mut key = is_video && !is_soon && wants_key(next);
+        let mut key = is_video
+            && match key_role(next) {
+                KeyRole::Begins => true,
+                KeyRole::Cuts => !is_soon,
+                KeyRole::Inside => false,
+            };
         // A frame before the segment would end anyhow: the part that players were hinted at is still one of the old map.
-        if is_video && !is_soon && !key && wants_key(next + self.step) {
+        if is_video && !is_soon && !key && key_role(next + self.step) == KeyRole::Cuts {
             filled.config = self.turn_to_slate(next);
             key = filled.config.is_some();
         }
