@@ -57,6 +57,11 @@ impl CodecConfig {
         }
     }
 
+    /// Whether a decoder of the one takes the other, set up anew.
+    pub fn is_same_codec(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
     /// RFC 6381 codec string: `avc1.64001f`, `hvc1.1.6.L93.90`, `av01.0.04M.08`, `mp4a.40.2`, `opus`.
     pub fn codec_string(&self) -> String {
         match self {

@@ -15,12 +15,13 @@ import { clockLoss, clockPauses, latencyBetween } from "./lib/statistics.mjs";
 const USAGE = `usage: node resilience.mjs --origin <program> --edge <program> [options]
   --player LIST     of ${PLAYERS.join(", ")}: all at once, default hls
   --case NAME       what happens: relay (the line holds all bytes), stop (SIGSTOP of the encoder), lossy (the line stalls a fifth of the
-                    time), break (the encoder is killed and started again), size, rate, sound, codec (the same, and it comes back with another
-                    picture size, another sampling rate, without sound or with AV1, then as it was), switch (primary killed beside a backup)
+                    time), break (the encoder is killed and started again), size, rate, sound, codec, opus (the same, and it comes back with
+                    another picture size, another sampling rate, without sound, with AV1 or with Opus, then as it was), switch (primary
+                    killed beside a backup)
   --seconds LIST    how long each time, default 0.3,0.5,1,2,4,8; an encoder is away at least as long as it takes to start
   --rounds N        how often each, default 1
   --every N         seconds between, default 5
-  --ffmpeg PROGRAM  for codec: one that pushes AV1 by Enhanced RTMP (8 or newer)
+  --ffmpeg PROGRAM  for codec and opus: one that pushes AV1 and Opus by Enhanced RTMP (8 or newer)
   --slate FILE      the operator's picture for gaps of more than 3 s
   --direct          watch the direct playlist instead, for comparison
   --size WxH        of the picture, default 640x360
@@ -30,7 +31,7 @@ const USAGE = `usage: node resilience.mjs --origin <program> --edge <program> [o
 PYTHON names a Python 3 with numpy, default /usr/bin/python3; CHROMIUM the browser, default /usr/bin/chromium`;
 
 /** What an encoder comes back with after a change: options of gen.py. */
-const CHANGES = { size: ["--size", "480x272"], rate: ["--rate", "44100"], sound: ["--no-sound"], codec: ["--vcodec", "av1"] };
+const CHANGES = { size: ["--size", "480x272"], rate: ["--rate", "44100"], sound: ["--no-sound"], codec: ["--vcodec", "av1"], opus: ["--acodec", "opus"] };
 const CASES = ["relay", "stop", "lossy", "break", "switch", ...Object.keys(CHANGES)];
 const options = readOptions(USAGE, {
   strings: ["origin", "edge", "player", "case", "seconds", "size", "slate", "ffmpeg", "artifacts"],
@@ -109,6 +110,7 @@ async function run() {
     rate: change,
     sound: change,
     codec: change,
+    opus: change,
     switch: async (time) => {
       await until("both to send", async () => (await site.stream()).live && (await site.stream()).backupLive);
       const primaryShown = (await site.stream()).publishers.some((one) => one.shown && one.slot === "primary");

@@ -221,6 +221,7 @@ impl Cushion {
                 if let (Some(direct), Some(line)) = (self.direct_shift, self.resilience.shift(variant)) {
                     self.packager.begin(direct - line);
                 }
+                self.packager.note_filler(variant, frame.track, filler);
                 self.packager.frame(variant, frame, now);
             }
         }

@@ -237,6 +237,24 @@ impl Lane {
         self.video.iter_mut().chain(self.audio.values_mut())
     }
 
+    /// A track's next frame fills for so long, or is a real one.
+    pub(super) fn note_filler(&mut self, id: TrackId, filler: Option<Duration>) {
+        if let Some(track) = self.track_mut(id) {
+            track.note_filler(filler);
+        }
+    }
+
+    /// Tracks to offer to viewers: of the sounds, those that are heard, if any is.
+    pub(super) fn offered(&self) -> impl Iterator<Item = &Track> {
+        let open = |track: &&Track| track.is_published();
+        let any_heard = self.audio.values().filter(open).any(|track| !track.is_silent());
+        let sounds = self
+            .audio
+            .values()
+            .filter(move |track| !any_heard || !track.is_silent());
+        self.video.iter().chain(sounds).filter(open)
+    }
+
     pub(super) fn frame(&mut self, frame: Frame, clock: &ClockMap, metrics: &Metrics, now: Instant) {
         if !self.is_packaged(frame.track) {
             return;

@@ -171,6 +171,11 @@ impl Packager {
         self.clock.get_or_insert_with(|| ClockMap::shifted(shift));
     }
 
+    /// A track's next frame fills for so long, or is a real one.
+    pub(super) fn note_filler(&mut self, variant: u8, id: TrackId, filler: Option<Duration>) {
+        self.lane(variant).note_filler(id, filler);
+    }
+
     /// A frame on the stream's timeline.
     pub(super) fn frame(&mut self, variant: u8, mut frame: Frame, now: Instant) {
         let clock = *self
@@ -377,10 +382,7 @@ impl Packager {
 
     fn refresh_master(&self) {
         let listed = self.lanes.iter().filter(|(variant, _)| !self.retired.contains(variant));
-        let open: Vec<&Track> = listed
-            .flat_map(|(_, lane)| lane.tracks())
-            .filter(|track| track.is_published())
-            .collect();
+        let open: Vec<&Track> = listed.flat_map(|(_, lane)| lane.offered()).collect();
         let facts: Vec<_> = open.iter().map(|track| track.facts()).collect();
         let independent = open.iter().all(|track| track.all_independent());
         let text = |prefix| Bytes::from(multivariant::write(&master::multivariant(&facts, prefix, independent)));

@@ -58,6 +58,9 @@ pub(super) struct Progress {
     pub forced_cut: bool,
 }
 
+/// A rendition that holds only silence for so long is not offered to new viewers while another one has sound.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
+
 impl Progress {
     pub(super) fn add(&mut self, later: Self) {
         self.changed |= later.changed;
@@ -99,6 +102,8 @@ pub(super) struct Track {
     language: Option<Language>,
     milli_frame_rate: Option<u64>,
     dropped: u64,
+    /// How long what it carries has only filled.
+    filled: Duration,
     flavour: Flavour,
     shared: Arc<SharedParts>,
 }
@@ -150,6 +155,7 @@ impl Track {
             language: start.language,
             milli_frame_rate: None,
             dropped: 0,
+            filled: Duration::ZERO,
             flavour: start.flavour,
             shared: start.shared,
         }
@@ -259,6 +265,16 @@ impl Track {
     /// Frames that could not be packaged.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// Its next frame fills for so long, or is a real one.
+    pub(super) fn note_filler(&mut self, filler: Option<Duration>) {
+        self.filled = filler.map_or(Duration::ZERO, |time| self.filled.saturating_add(time));
+    }
+
+    /// It has held nothing of an encoder's lately.
+    pub(super) fn is_silent(&self) -> bool {
+        self.filled >= SILENT_AFTER
     }
 
     pub(super) fn push(&mut self, frame: Frame, clock: &ClockMap, metrics: &Metrics) -> Progress {

@@ -18,7 +18,7 @@ use weir_shared::{
 
 use super::*;
 use crate::{
-    codec::{aac::AacConfig, avc},
+    codec::{aac::AacConfig, avc, opus::OpusConfig},
     ingest::{Slot, catalog::Takeover},
     live::{
         lane::Settings,
@@ -46,6 +46,8 @@ enum Trouble {
     Held(u64),
     /// The encoder's connection ends; a new session comes back so much later, with another clock.
     Away(u64),
+    /// The same, and it comes back with its sound in the other codec.
+    Another(u64),
     /// The encoder stands still with its clock.
     Still(u64),
     /// For so long, every third part of a second is held.
@@ -56,6 +58,7 @@ fn trouble() -> impl Strategy<Value = (u64, Trouble)> {
     let what = prop_oneof![
         3 => (50u64..8000).prop_map(Trouble::Held),
         2 => (500u64..9000).prop_map(Trouble::Away),
+        1 => (500u64..9000).prop_map(Trouble::Another),
         1 => (300u64..5000).prop_map(Trouble::Still),
         1 => (2000u64..10_000).prop_map(Trouble::Lossy),
     ];
@@ -72,6 +75,8 @@ struct Session {
     video: u64,
     audio: u64,
     key_every: u64,
+    /// Sound is Opus, not AAC.
+    opus: bool,
 }
 
 struct World {
@@ -97,16 +102,19 @@ struct Watched {
     came_ms: u64,
 }
 
-fn configs() -> [(TrackId, Arc<CodecConfig>); 2] {
+fn configs(opus: bool) -> [(TrackId, Arc<CodecConfig>); 2] {
     let avc = avc::AvcConfig::parse(Bytes::from_static(avc::tests::X264_720P30)).unwrap();
-    let aac = AacConfig::parse(Bytes::from_static(&[0x11, 0x90])).unwrap();
+    let sound = match opus {
+        true => CodecConfig::Opus(OpusConfig::of_channels(2).unwrap()),
+        false => CodecConfig::Aac(AacConfig::parse(Bytes::from_static(&[0x11, 0x90])).unwrap()),
+    };
     [
         (TrackId::VIDEO, Arc::new(CodecConfig::Avc(avc))),
-        (TrackId::AUDIO, Arc::new(CodecConfig::Aac(aac))),
+        (TrackId::AUDIO, Arc::new(sound)),
     ]
 }
 
-fn feed(seats: &Seats, now: Instant) -> Feed {
+fn feed(seats: &Seats, opus: bool, now: Instant) -> Feed {
     let claim = Claim {
         variant: 1,
         slot: Slot::Primary,
@@ -115,7 +123,7 @@ fn feed(seats: &Seats, now: Instant) -> Feed {
     };
     let seat = seats.take(claim, CancellationToken::new()).unwrap();
     let mut feed = Feed::new(seat, mpsc::channel(1).1, Arc::default(), now);
-    feed.configs.extend(configs());
+    feed.configs.extend(configs(opus));
     feed
 }
 
@@ -143,7 +151,7 @@ impl World {
         let resilience = Resilience::new(Duration::from_millis(cushion_ms), start);
         let mut cushion = Cushion::new(resilience, packager, health, metrics, start);
         let seats = Seats::default();
-        let feed = feed(&seats, start);
+        let feed = feed(&seats, false, start);
         cushion.show(&feed, []);
         Self {
             start,
@@ -159,6 +167,7 @@ impl World {
                 video: 0,
                 audio: 0,
                 key_every: 30,
+                opus: false,
             },
             line: VecDeque::new(),
             watched: Vec::new(),
@@ -177,7 +186,8 @@ impl World {
         let made = MediaTime::from_millis((self.now_ms - session.began_ms - session.stood_ms) as i64);
         loop {
             let video = MediaTime::from_nanos((session.video * 1_000_000_000 / 30) as i64);
-            let audio = MediaTime::from_nanos((session.audio * 1024 * 1_000_000_000 / 48_000) as i64);
+            let samples = session.audio * if session.opus { 960 } else { 1024 };
+            let audio = MediaTime::from_nanos((samples * 1_000_000_000 / 48_000) as i64);
             let is_video = video <= audio;
             let at = if is_video { video } else { audio };
             if at > made {
@@ -187,6 +197,9 @@ impl World {
             let slice = if key { IDR_SLICE } else { P_SLICE };
             let data = if is_video {
                 [&[0, 0, 0, 8][..], &slice].concat()
+            } else if session.opus {
+                // A packet of 20 ms.
+                vec![0xfc; 9]
             } else {
                 vec![7; 9]
             };
@@ -236,11 +249,12 @@ impl World {
                 self.session.stood_ms += ms.next_multiple_of(TICK_MS);
                 self.pass(ms.next_multiple_of(TICK_MS), false, |_| true)
             }
-            Trouble::Away(ms) => {
+            Trouble::Away(ms) | Trouble::Another(ms) => {
+                let opus = self.session.opus != matches!(trouble, Trouble::Another(_));
                 self.line.clear();
                 self.cushion.gone(self.feed.seat.id);
                 self.pass(ms, false, |_| true)?;
-                self.feed = feed(&self.seats, self.now());
+                self.feed = feed(&self.seats, opus, self.now());
                 self.sessions += 1;
                 self.session = Session {
                     began_ms: self.now_ms,
@@ -249,6 +263,7 @@ impl World {
                     video: 0,
                     audio: 0,
                     key_every: 20 + self.sessions % 5 * 11,
+                    opus,
                 };
                 self.cushion.show(&self.feed, []);
                 Ok(())
@@ -399,12 +414,23 @@ fn check(playlist: &MediaPlaylist, before: Option<&MediaPlaylist>) -> Result<(),
 fn live_through(cushion_ms: u64, troubles: impl IntoIterator<Item = (u64, Trouble)>) -> Result<World, TestCaseError> {
     let mut world = World::new(cushion_ms);
     world.pass(3000, true, |_| true)?;
+    let mut renditions = 2;
     for (pause, trouble) in troubles {
+        if matches!(trouble, Trouble::Another(_)) {
+            renditions = 3;
+        }
         world.pass(pause, true, |_| true)?;
         world.suffer(trouble)?;
     }
     world.pass(12_000, true, |_| true)?;
-    prop_assert!(world.watched.len() == 2, "both renditions are there");
+    prop_assert_eq!(world.watched.len(), renditions);
+    let index = String::from_utf8(world.master.borrow().index.to_vec()).unwrap();
+    let offered = [index.contains("mp4a.40.2"), index.contains("opus")];
+    prop_assert_eq!(
+        offered,
+        [!world.session.opus, world.session.opus],
+        "the sound that is heard"
+    );
     // The picture goes on at no more than the cushion's distance. (At less where an encoder's clock stood still for less
     // than the cushion holds: it is used up then, rather than seen.)
     let level = world.cushion.resilience.cushion(1, world.now()).unwrap_or_default();
@@ -459,6 +485,27 @@ fn a_segment_begins_with_a_key_frame_even_just_before_the_next_encoders() {
     }
 }
 
+/// Players that listen to the sound before hear silence, and go on.
+#[test]
+fn sound_in_another_codec_is_another_rendition_and_the_one_before_goes_on() {
+    let mut world = live_through(1000, [(5000, Trouble::Another(3000))]).unwrap();
+    let names: Vec<String> = world
+        .master
+        .borrow()
+        .resilient
+        .iter()
+        .map(|r| r.name.to_string())
+        .collect();
+    assert_eq!(names, ["r-video", "r-audio", "r-audio-2"]);
+    world.suffer(Trouble::Another(2000)).unwrap();
+    world.pass(12_000, true, |_| true).unwrap();
+    let index = String::from_utf8(world.master.borrow().index.to_vec()).unwrap();
+    assert!(
+        index.contains("r-audio.m3u8") && !index.contains("r-audio-2.m3u8"),
+        "{index}"
+    );
+}
+
 #[test]
 fn an_hour_of_hiccups() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
@@ -466,7 +513,11 @@ fn an_hour_of_hiccups() {
     let mut ms = 0;
     while ms < 3_600_000 {
         let (pause, what) = trouble().new_tree(&mut runner).unwrap().current();
-        let (Trouble::Held(long) | Trouble::Away(long) | Trouble::Still(long) | Trouble::Lossy(long)) = what;
+        let (Trouble::Held(long)
+        | Trouble::Away(long)
+        | Trouble::Another(long)
+        | Trouble::Still(long)
+        | Trouble::Lossy(long)) = what;
         ms += pause + long;
         hour.push((pause, what));
     }

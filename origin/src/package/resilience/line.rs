@@ -58,6 +58,8 @@ pub(super) struct Line {
     refused: Option<MediaTime>,
     /// Frames of a source that has not begun.
     early: VecDeque<Frame>,
+    /// Tracks that the source sends, and as which ones viewers have them.
+    sent: BTreeMap<TrackId, TrackId>,
     tracks: BTreeMap<TrackId, Queue>,
     stopped: bool,
 }
@@ -71,13 +73,22 @@ impl Line {
         self.shift
     }
 
+    /// Whether something is missing. The silence of a sound that the source does not send is not.
     pub(super) fn is_filling(&self) -> bool {
-        self.tracks.values().any(Queue::is_filling)
+        self.awaited().any(Queue::is_filling)
     }
 
     /// From here on a track has nothing.
     pub(super) fn end(&self) -> Option<MediaTime> {
-        self.tracks.values().filter_map(Queue::end).min()
+        self.awaited().filter_map(Queue::end).min()
+    }
+
+    fn awaited(&self) -> impl Iterator<Item = &Queue> {
+        let is_sent = |id: &TrackId| self.sent.values().any(|shown| shown == id);
+        self.tracks
+            .iter()
+            .filter(move |(id, _)| id.kind == TrackKind::Video || is_sent(id))
+            .map(|(_, queue)| queue)
     }
 
     pub(super) fn switch(&mut self, source: Source, others: Vec<MediaTime>) {
@@ -86,11 +97,33 @@ impl Line {
         self.begun = false;
         self.stopped = false;
         self.early.clear();
+        self.sent.clear();
     }
 
     pub(super) fn configure(&mut self, id: TrackId, config: Arc<CodecConfig>) {
-        let queue = self.tracks.entry(id).or_insert_with(|| Queue::new(id));
+        let shown = self.shown_as(id, &config);
+        self.sent.insert(id, shown);
+        let queue = self.tracks.entry(shown).or_insert_with(|| Queue::new(shown, id));
         queue.newest_config = Some(config);
+    }
+
+    /// Sound in another codec is a track of its own, and the one before goes on as silence: players that listen to it would
+    /// end with an error. hls.js takes what the multivariant playlist says for the codec, and Shaka never changes a buffer's.
+    fn shown_as(&self, id: TrackId, config: &CodecConfig) -> TrackId {
+        if id.kind == TrackKind::Video {
+            return id;
+        }
+        let is_same = |queue: &Queue| {
+            queue.of == id
+                && queue
+                    .newest_config
+                    .as_ref()
+                    .is_none_or(|before| before.is_same_codec(config))
+        };
+        let same = self.tracks.iter().find(|(_, queue)| is_same(queue));
+        let others = (0..=u8::MAX).map(|number| TrackId { number, ..id });
+        let free = || [id].into_iter().chain(others).find(|id| !self.tracks.contains_key(id));
+        same.map(|(shown, _)| *shown).or_else(free).unwrap_or(id)
     }
 
     pub(super) fn set_slate(&mut self, slate: Option<(&Slate, MediaTime)>) {
@@ -106,7 +139,12 @@ impl Line {
 
     /// Takes a frame of its source.
     pub(super) fn push(&mut self, clock: Clock, lag: &Lag, arrival: Arrival, counts: &mut Counts) {
-        let Arrival { frame, starts, .. } = arrival;
+        let Arrival { mut frame, starts, .. } = arrival;
+        // Nothing is shown of a track before its configuration.
+        let Some(shown) = self.sent.get(&frame.track) else {
+            return;
+        };
+        frame.track = *shown;
         if starts {
             self.refused = self.refusal(&frame).map(|now| self.refused.unwrap_or(now));
         }

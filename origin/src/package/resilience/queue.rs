@@ -68,6 +68,8 @@ pub(super) enum What {
 #[derive(Debug)]
 pub(super) struct Queue {
     id: TrackId,
+    /// The track of its sources that it shows.
+    pub(super) of: TrackId,
     frames: VecDeque<Queued>,
     /// Of the newest frame queued.
     pub(super) newest_config: Option<Arc<CodecConfig>>,
@@ -94,9 +96,10 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(id: TrackId) -> Self {
+    pub(super) fn new(id: TrackId, of: TrackId) -> Self {
         Self {
             id,
+            of,
             frames: VecDeque::new(),
             newest_config: None,
             config: None,
