@@ -179,23 +179,29 @@ impl Limits {
 
 /// On whose word something is asked for.
 #[derive(Debug, Clone, Copy)]
-pub struct Asker<'a>(Option<(&'a Limits, IpAddr, bool)>);
-
-impl<'a> Asker<'a> {
+pub enum Asker<'a> {
     /// A playlist's, or another edge's: taken for true.
-    pub const TRUSTED: Asker<'static> = Asker(None);
+    Trusted,
+    /// A viewer's, who may have made it up.
+    Viewer {
+        limits: &'a Limits,
+        address: IpAddr,
+        /// The stream is not made up: the directory has it.
+        in_directory: bool,
+    },
+}
 
-    /// A viewer's, who may have made it up. `in_directory`: not the stream, which the directory has.
-    pub fn viewer(limits: &'a Limits, address: IpAddr, in_directory: bool) -> Self {
-        Self(Some((limits, address, in_directory)))
-    }
-
+impl Asker<'_> {
     /// Takes one question to an origin off what this one may cause.
     pub fn may_guess(&self) -> Result<(), Reached> {
-        let Some((limits, address, in_directory)) = self.0 else {
-            return Ok(());
-        };
-        limits.guess(address, in_directory)
+        match *self {
+            Self::Trusted => Ok(()),
+            Self::Viewer {
+                limits,
+                address,
+                in_directory,
+            } => limits.guess(address, in_directory),
+        }
     }
 }
 

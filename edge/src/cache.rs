@@ -171,7 +171,7 @@ impl Store {
     pub async fn get_resource(self: &Arc<Self>, resource: &Resource, kind: Kind) -> Outcome {
         match Box::pin(self.lookup(&resource.key, kind)).await {
             Some(found) => found,
-            None => self.fetched(resource.clone(), kind, Asker::TRUSTED).await,
+            None => self.fetched(resource.clone(), kind, Asker::Trusted).await,
         }
     }
 

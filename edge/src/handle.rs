@@ -139,9 +139,13 @@ impl Edge {
         let (permit, asker) = match granted.is_viewers() {
             true => (
                 self.limits.enter(address, granted.viewer().as_ref())?,
-                Asker::viewer(&self.limits, address, in_directory),
+                Asker::Viewer {
+                    limits: &self.limits,
+                    address,
+                    in_directory,
+                },
             ),
-            false => (self.limits.enter_child()?, Asker::TRUSTED),
+            false => (self.limits.enter_child()?, Asker::Trusted),
         };
         let answer = match granted.until() {
             None => self.object(asked, (peer, request), &granted, asker).await?,

@@ -113,7 +113,7 @@ impl OwnRendition {
         parts.drain(..parts.len().saturating_sub(MAX_ANNOUNCED));
         let fetch = |uri: &str| {
             let (store, path) = (self.store.clone(), format!("{}{uri}", self.directory));
-            tokio::spawn(async move { store.get(&path, Kind::Listed, Asker::TRUSTED).await })
+            tokio::spawn(async move { store.get(&path, Kind::Listed, Asker::Trusted).await })
         };
         let map = |playlist: &MediaPlaylist| playlist.segments.last().and_then(|s| s.map_uri.clone());
         let new_map = map(playlist).filter(|uri| map(&known.playlist).as_ref() != Some(uri));

@@ -276,7 +276,7 @@ impl Routes {
         first: Option<Given<MediaOutline>>,
     ) -> Result<Watched<RouteView>, crate::live::roster::NotFollowed> {
         // Routes have an allowance of their own for names that nothing vouches for.
-        self.roster.watch(&wanted.key, Asker::TRUSTED, |state| {
+        self.roster.watch(&wanted.key, Asker::Trusted, |state| {
             let follower = Follower {
                 source: RouteRendition {
                     route: wanted.route.clone(),
