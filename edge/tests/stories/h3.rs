@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Buf as _, Bytes};
-use h3::client::SendRequest;
+use h3::{
+    client::SendRequest,
+    error::{Code, StreamError},
+};
 use http::{HeaderMap, Request, StatusCode};
 use quinn::crypto::rustls::QuicClientConfig;
 use tokio::task::JoinSet;
@@ -46,12 +49,16 @@ impl Connection {
     }
 
     /// Asks; the answer comes when it comes.
-    pub(crate) fn get(&self, path: &str) -> impl Future<Output = Result<Answer, h3::error::StreamError>> + use<> {
+    pub(crate) fn get(&self, path: &str) -> impl Future<Output = Result<Answer, StreamError>> + use<> {
         let mut requests = self.requests.clone();
         let uri = format!("https://localhost:{}{path}", self.port);
         async move {
             let mut stream = requests.send_request(Request::get(uri).body(()).unwrap()).await?;
-            stream.finish().await?;
+            match stream.finish().await {
+                // It has answered already: clients must not discard that (RFC 9114 section 4.1.1).
+                Err(StreamError::RemoteTerminate { code, .. }) if code == Code::H3_NO_ERROR => {}
+                finished => finished?,
+            }
             let head = stream.recv_response().await?;
             let mut body = Vec::new();
             while let Some(mut data) = stream.recv_data().await? {

@@ -14,6 +14,7 @@ mod h3;
 mod hostile;
 mod hostile_upstream;
 mod limits;
+mod line;
 mod mixed;
 mod origin;
 mod outage;

@@ -1,79 +1,36 @@
 //! Viewers of every protocol, each with a ticket of their own and a habit of their own, cost what one viewer costs.
 
-use std::{net::SocketAddr, sync::Arc};
-
-use bytes::Bytes;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http::StatusCode;
 use tokio::task::JoinSet;
 
 use crate::{
-    h3,
+    line::{Doors, Line, Protocol},
     signed::{Signed, an_hour},
-    site::Viewer,
-    tls::{self, https},
+    tls::https,
 };
 
 /// Of each protocol.
 const VIEWERS: u64 = 12;
 const PARTS: u64 = 9;
 
-/// How a viewer asks.
-enum Line {
-    Plain(Box<Viewer>),
-    H2(http2::SendRequest<Empty<Bytes>>),
-    H3(Arc<h3::Connection>),
-}
-
-impl Line {
-    async fn open_h2(at: SocketAddr) -> Self {
-        let stream = tls::connect(at, tls::client(None, &["h2"])).await.unwrap();
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .unwrap();
-        tokio::spawn(connection);
-        Self::H2(sender)
-    }
-
-    async fn get(&mut self, path: &str) -> (StatusCode, Bytes) {
-        match self {
-            Self::Plain(viewer) => {
-                let answer = viewer.get(path).await;
-                (answer.status, answer.body)
-            }
-            Self::H2(sender) => {
-                let request = Request::get(format!("https://localhost{path}")).body(Empty::new());
-                let answer = sender.send_request(request.unwrap()).await.unwrap();
-                (answer.status(), answer.into_body().collect().await.unwrap().to_bytes())
-            }
-            Self::H3(connection) => {
-                let answer = connection.get(path).await.unwrap();
-                (answer.status, answer.body)
-            }
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_mix_of_viewers_costs_one_request_per_object() {
     let signed = Signed::configured(|config| config.https = Some(https(None))).await;
-    let at = signed.site.edge.https.unwrap();
+    let doors = Doors::of(&signed.site);
     let mut viewers = Vec::new();
     for n in 0..VIEWERS {
-        for line in [
-            Line::Plain(Box::new(signed.site.viewer.another())),
-            Line::open_h2(at).await,
-            Line::H3(Arc::new(h3::Connection::open(at, "localhost").await)),
-        ] {
+        for protocol in Protocol::ALL {
+            let line = Line::open(protocol, doors).await;
             let ticket = signed.enter(&an_hour()).await;
             viewers.push((n, line, format!("/app/show/{ticket}/d")));
         }
     }
     // Who asks for a hinted part before anybody has asked for its playlist is not held here, but by the origin.
     let (_, line, directory) = &mut viewers[0];
-    assert_eq!(line.get(&format!("{directory}/video.m3u8")).await.0, StatusCode::OK);
+    assert_eq!(
+        line.get(&format!("{directory}/video.m3u8")).await.unwrap().0,
+        StatusCode::OK
+    );
     for _ in 0..PARTS {
         let before = signed.origin.stage();
         let mut waiting = JoinSet::new();
@@ -87,9 +44,9 @@ async fn any_mix_of_viewers_costs_one_request_per_object() {
                 _ => part.clone(),
             };
             waiting.spawn(async move {
-                let (told, news) = line.get(&reload).await;
+                let (told, news) = line.get(&reload).await.unwrap();
                 assert_eq!(told, StatusCode::OK, "{reload}: {news:?}");
-                let (status, body) = line.get(&part).await;
+                let (status, body) = line.get(&part).await.unwrap();
                 assert_eq!(status, StatusCode::OK, "{part}: {body:?}");
                 ((n, line, directory), body)
             });
@@ -102,7 +59,10 @@ async fn any_mix_of_viewers_costs_one_request_per_object() {
     }
     for (_, line, directory) in &mut viewers {
         for object in ["aa/video/init0.mp4", "aa/video/1005.m4s"] {
-            assert_eq!(line.get(&format!("{directory}/{object}")).await.0, StatusCode::OK);
+            assert_eq!(
+                line.get(&format!("{directory}/{object}")).await.unwrap().0,
+                StatusCode::OK
+            );
         }
     }
     // The playlist of playlists is good for half a second only.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
+use h3::error::{Code, StreamError};
 use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http2;
@@ -164,7 +165,11 @@ async fn h2(response: http::Response<hyper::body::Incoming>, mut into: Landing) 
 
 async fn h3(mut sender: H3Sender, request: Request<()>, mut into: Landing) -> Result<Response, Failure> {
     let mut stream = sender.send_request(request).await.map_err(|_| Failure::Reset)?;
-    stream.finish().await.map_err(|_| Failure::Reset)?;
+    match stream.finish().await {
+        // It has answered already: clients must not discard that (RFC 9114 section 4.1.1).
+        Err(StreamError::RemoteTerminate { code, .. }) if code == Code::H3_NO_ERROR => {}
+        finished => finished.map_err(|_| Failure::Reset)?,
+    }
     let head = stream.recv_response().await.map_err(|_| Failure::Reset)?;
     let first_byte = clock::now();
     let announced = announced(head.headers());
