@@ -14,7 +14,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::Instant,
 };
 use weir_edge::config::Route;
@@ -121,6 +121,13 @@ async fn misbehave(stream: &mut TcpStream, path: &str) -> std::io::Result<()> {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+        "/dawdle" => {
+            for byte in ok.bytes().cycle() {
+                stream.write_all(&[byte]).await?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Ok(())
+        }
         "/loop" => {
             stream
                 .write_all(b"HTTP/1.1 302 Found\r\nlocation: /loop\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
@@ -208,6 +215,30 @@ async fn whatever_an_upstream_does_its_viewers_are_told_to_come_back() {
     );
     let answer = site.viewer.get("/x/long").await;
     assert_eq!(answer.text(), "good");
+}
+
+/// From outside, a head that drips is an answer that is being held: it has the time of one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_never_ends_is_given_up_like_a_hold() {
+    let (hostile, origin) = (Hostile::start().await, FakeOrigin::start(Stage::new("aa", 1000)));
+    let site = site(&hostile, &origin).await;
+    let (asked, viewer) = (Instant::now(), site.viewer.another());
+    let mut waiting = JoinSet::new();
+    for _ in 0..50 {
+        let viewer = viewer.another();
+        waiting.spawn(async move { viewer.get("/x/dawdle").await });
+    }
+    while let Some(answer) = waiting.join_next().await {
+        let answer = answer.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+    }
+    assert!(asked.elapsed() < Duration::from_secs(40), "{:?}", asked.elapsed());
+    // A second connection may have been tried where the first one was slow.
+    assert!(hostile.requests.load(Ordering::Relaxed) <= 2, "they wait together");
+    let number = origin.publish();
+    site.viewer.object("video.m3u8").await;
+    let part = site.viewer.object(&format!("aa/video/p{number}.m4s")).await;
+    assert_eq!(part.body, origin.stage().part(number));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
