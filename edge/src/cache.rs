@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use dashmap::{DashMap, Entry as MapEntry};
 use http::StatusCode;
-use moka::{future::Cache, policy::EvictionPolicy};
+use moka::{Expiry, future::Cache, policy::EvictionPolicy};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -103,6 +103,15 @@ enum Flight {
 
 type Outcome = Result<Arc<Entry>, Absent>;
 
+/// Memory is for what may be asked for again.
+struct Lives;
+
+impl Expiry<Arc<str>, Arc<Entry>> for Lives {
+    fn expire_after_create(&self, _: &Arc<str>, entry: &Arc<Entry>, _: std::time::Instant) -> Option<Duration> {
+        entry.life()
+    }
+}
+
 /// The store.
 pub struct Store {
     immutable: Cache<Arc<str>, Arc<Entry>>,
@@ -139,6 +148,7 @@ impl Store {
                 .max_capacity(max_bytes)
                 .weigher(weight)
                 .eviction_policy(EvictionPolicy::lru())
+                .expire_after(Lives)
                 .build(),
             short: Cache::builder()
                 .max_capacity(SHORT_ENTRIES)

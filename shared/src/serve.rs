@@ -14,6 +14,7 @@ pub mod respond;
 mod resumed;
 pub mod tcp;
 pub mod tls;
+mod turnstile;
 
 use std::{future::Future, net::SocketAddr};
 

@@ -114,8 +114,8 @@ async fn main() -> anyhow::Result<()> {
         .await
         .context("the edge plays")?;
 
-    // What is only at the beginning.
-    watch(&origin, port, &playlists, 1).await?;
+    // What is only at the beginning: until an encoder's rhythm is known, the end of a segment is told with the part after it.
+    watch(&origin, port, &playlists, 8).await?;
     let quiet = watch(&origin, port, &playlists, seconds).await?;
     println!("{}", line("without bad tickets", &quiet));
     let attack = Attack::default();

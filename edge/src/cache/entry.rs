@@ -12,12 +12,18 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use tokio::time::Instant;
 use weir_shared::{
-    hls::outline::Span,
+    hls::{
+        name::{MediaObject, ObjectName},
+        outline::Span,
+    },
     serve::{gzip::gzip, respond},
 };
 
 use super::{Absent, Kind, freshness};
 use crate::upstream::{Answer, Resource, UpstreamError, Via};
+
+/// How long a part is kept. Playlists name parts of their last three target durations; who comes later asks for segments.
+const PART_LIFE: Duration = Duration::from_secs(60);
 
 /// An object in memory.
 #[derive(Debug)]
@@ -37,6 +43,8 @@ pub struct Entry {
     pub whole: Option<u64>,
     /// `None`: its name is never used again.
     good_for: Option<Duration>,
+    /// Nobody asks for it later than this.
+    wanted_for: Option<Duration>,
     gzipped: OnceLock<Bytes>,
 }
 
@@ -48,6 +56,11 @@ impl Entry {
 
     pub(super) fn is_good(&self) -> bool {
         self.good_for.is_none_or(|life| self.fetched.elapsed() < life)
+    }
+
+    /// How long it is worth its place in memory, if that is known.
+    pub(super) fn life(&self) -> Option<Duration> {
+        self.good_for.or(self.wanted_for)
     }
 
     /// A playlist of either kind, by its content.
@@ -113,6 +126,7 @@ pub(super) fn found(resource: &Resource, kind: Kind, answer: Answer) -> Result<A
             false => etag(&resource.key),
         },
         lifetime: good_for.map_or(respond::IMMUTABLE, lifetime),
+        wanted_for: is_part(&resource.key).then_some(PART_LIFE),
         body,
         since,
         fetched: Instant::now(),
@@ -121,6 +135,18 @@ pub(super) fn found(resource: &Resource, kind: Kind, answer: Answer) -> Result<A
         good_for,
         gzipped: OnceLock::new(),
     }))
+}
+
+/// Whether an origin path is that of a part.
+fn is_part(path: &str) -> bool {
+    let name = path.split_once("/d/").and_then(|(_, name)| ObjectName::parse(name));
+    matches!(
+        name,
+        Some(ObjectName::Media {
+            object: MediaObject::Part(_),
+            ..
+        })
+    )
 }
 
 fn lifetime(good_for: Duration) -> HeaderValue {
@@ -151,6 +177,19 @@ fn sub_range(headers: &HeaderMap, span: Span, length: usize) -> Option<Option<u6
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_parts_are_forgotten_for_their_age() {
+        assert!(is_part("/app/show/d/aa/video/p17.m4s"));
+        for other in [
+            "/app/show/d/aa/video/17.m4s",
+            "/app/show/d/aa/video/init0.mp4",
+            "/app/show/index.m3u8",
+            "/live/p17.m4s",
+        ] {
+            assert!(!is_part(other), "{other}");
+        }
+    }
 
     #[test]
     fn a_sub_range_is_the_one_that_was_asked_for() {

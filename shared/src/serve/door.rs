@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use parking_lot::{Mutex, RwLock};
 use prometheus::IntCounterVec;
 
-use super::{limits::Limits, pace::Eviction};
+use super::{limits::Limits, pace::Eviction, turnstile::Turnstile};
 
 /// What counts as one client: an IPv4 address, or an IPv6 /64, which one household or one attacker has to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,6 +67,7 @@ struct Frame {
     inside: Mutex<Inside>,
     /// Whether nobody else is let in, whatever the numbers.
     is_shut: AtomicBool,
+    turnstile: Turnstile,
     /// By `limit`: what was turned away or ended.
     shed: Option<IntCounterVec>,
 }
@@ -96,6 +97,7 @@ impl Door {
             limits: RwLock::new(Arc::new(limits)),
             inside: Mutex::default(),
             is_shut: AtomicBool::new(false),
+            turnstile: Turnstile::new(),
             shed,
         }))
     }
@@ -127,6 +129,11 @@ impl Door {
             door: self.clone(),
             block,
         })
+    }
+
+    /// Where those wait who were refused.
+    pub(super) fn turnstile(&self) -> &Turnstile {
+        &self.0.turnstile
     }
 
     /// Connections open now.

@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until, timeout},
 };
 
-use super::{Handler, Peer, body::Body, drain::Drain, limits::Limits, pace::Eviction};
+use super::{Handler, Peer, body::Body, drain::Drain, limits::Limits, pace::Eviction, turnstile::Turnstile};
 use head::{Head, HeadLimits, MOST_HEADERS, Malformed};
 use outgoing::{Outgoing, SLICES};
 
@@ -53,7 +53,13 @@ pub(super) enum End {
 }
 
 /// Serves until either side has enough.
-pub(super) async fn serve<S, H>(stream: &mut S, peer: Peer, handler: &H, limits: &Limits, drain: &Drain) -> End
+pub(super) async fn serve<S, H>(
+    stream: &mut S,
+    peer: Peer,
+    handler: &H,
+    (limits, turnstile): (&Limits, &Turnstile),
+    drain: &Drain,
+) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
     H: Handler,
@@ -69,7 +75,7 @@ where
     };
     let mut alarm = Alarm::new(limits.head_timeout);
     let mut draining = pin!(drain.draining());
-    let (mut first, mut is_draining) = (true, false);
+    let (mut first, mut is_draining, mut was_refused) = (true, false, false);
     loop {
         let (request, last) = match head::read(&wire.input, first, heads) {
             Ok(Head::Whole { request, used, last }) => {
@@ -111,24 +117,32 @@ where
             }
         };
         first = false;
-        let Some(response) = wire.handled(handler, peer, request).await else {
-            return End::Closed;
+        let exchange = async {
+            let response = wire.handled(handler, peer, request).await?;
+            let refused = Turnstile::is_for(response.status());
+            let last = last || drain.is_draining();
+            Some((refused, last, wire.send(response, last, limits, &mut alarm).await))
         };
-        let last = last || drain.is_draining();
-        match wire.send(response, last, limits, &mut alarm).await {
-            Ok(true) if !last => {
+        let done = match was_refused {
+            true => Box::pin(turnstile.through(exchange)).await,
+            false => exchange.await,
+        };
+        match done {
+            Some((refused, false, Ok(true))) => {
                 alarm.set(limits.idle_timeout);
                 // Who sends many requests at once takes turns with everybody else, between one and the next.
-                if !wire.input.is_empty() {
+                if !was_refused && !wire.input.is_empty() {
                     tokio::task::yield_now().await;
                 }
+                was_refused = refused;
             }
-            Ok(true) => {
+            Some((_, true, Ok(true))) => {
                 wire.linger().await;
                 return End::Closed;
             }
-            Ok(false) => return End::Evicted(Eviction::SlowReader),
-            Err(_) => return End::Closed,
+            Some((.., Ok(false))) => return End::Evicted(Eviction::SlowReader),
+            // The client went away.
+            None | Some((.., Err(_))) => return End::Closed,
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     task::{Context, Poll},
     time::Duration,
 };
@@ -36,6 +36,7 @@ struct Beat {
     pace: Mutex<Pace>,
     limits: Arc<Limits>,
     begun: Instant,
+    was_refused: AtomicBool,
 }
 
 impl Pulse {
@@ -44,6 +45,7 @@ impl Pulse {
             pace: Mutex::default(),
             limits,
             begun: Instant::now(),
+            was_refused: AtomicBool::new(false),
         }))
     }
 
@@ -90,6 +92,11 @@ impl Pulse {
 
     pub(super) fn has_begun(&self) -> bool {
         self.0.pace.lock().has_begun()
+    }
+
+    /// Whether the last answer was a refusal.
+    pub(super) fn was_refused(&self) -> &AtomicBool {
+        &self.0.was_refused
     }
 
     fn now(&self) -> Duration {

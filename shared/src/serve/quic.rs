@@ -221,8 +221,8 @@ impl<H: Handler> Reception<H> {
             tokio::select! {
                 accepted = connection.accept() => match accepted {
                     Ok(Some(resolver)) => {
-                        let handler = self.handler.clone();
-                        requests.spawn(exchange(handler, addr, pulse.clone(), resolver, limits.head_timeout));
+                        let (handler, door) = (self.handler.clone(), self.door.clone());
+                        requests.spawn(exchange((handler, door), addr, pulse.clone(), resolver, limits.head_timeout));
                     }
                     // The client has said goodbye, and has all its answers.
                     Ok(None) => {
@@ -273,7 +273,13 @@ fn close(connection: &quinn::Connection, why: Code) {
 }
 
 /// One request and its answer. What is wrong with the stream or the connection ends it quietly: the client is gone.
-async fn exchange<H: Handler>(handler: H, addr: SocketAddr, pulse: Pulse, resolver: Resolver, head_timeout: Duration) {
+async fn exchange<H: Handler>(
+    (handler, door): (H, Door),
+    addr: SocketAddr,
+    pulse: Pulse,
+    resolver: Resolver,
+    head_timeout: Duration,
+) {
     let (request, stream) = match timeout(head_timeout, resolver.resolve_request()).await {
         Ok(Ok(resolved)) => resolved,
         Ok(Err(error)) => return tracing::debug!(%error, "a request could not be read"),
@@ -286,8 +292,9 @@ async fn exchange<H: Handler>(handler: H, addr: SocketAddr, pulse: Pulse, resolv
         secure: true,
     };
     let (head, ()) = request.into_parts();
-    let answer = asked.answered(handler.handle(peer, Box::new(head)).await);
-    if let Err(error) = send(answer, stream).await {
+    let answering = handler.handle(peer, Box::new(head));
+    let answer = door.turnstile().answer(pulse.was_refused(), answering).await;
+    if let Err(error) = send(asked.answered(answer), stream).await {
         tracing::debug!(%error, "an answer was not taken");
     }
 }

@@ -214,7 +214,7 @@ impl<H: Handler> Reception<H> {
         let mut begun = Vec::new();
         if !is_h2 {
             let peer = self.peer(addr, Protocol::H1);
-            match h1::serve(&mut stream, peer, self, &limits, &self.drain).await {
+            match h1::serve(&mut stream, peer, self, (&limits, self.door.turnstile()), &self.drain).await {
                 End::Closed => return,
                 End::Evicted(why) => {
                     tracing::debug!(why = why.as_str(), "a connection is ended");
@@ -262,7 +262,8 @@ impl<H: Handler> Reception<H> {
     async fn answer(self, pulse: Pulse, addr: SocketAddr, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let (head, _body) = request.into_parts();
         let asked = pulse.request();
-        let answer = self.handle(self.peer(addr, Protocol::H2), Box::new(head)).await;
+        let answering = self.handle(self.peer(addr, Protocol::H2), Box::new(head));
+        let answer = self.door.turnstile().answer(pulse.was_refused(), answering).await;
         Ok(asked.answered(answer))
     }
 

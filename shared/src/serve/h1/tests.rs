@@ -16,13 +16,25 @@ use crate::serve::{
 };
 
 /// Answers with the path at once, or under `/held` when told to.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Echo {
     release: Arc<Notify>,
     /// Requests that are being held.
     held: Arc<()>,
+    turnstile: Turnstile,
     /// All that were asked for, in order.
     asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Default for Echo {
+    fn default() -> Self {
+        Self {
+            release: Arc::default(),
+            held: Arc::default(),
+            turnstile: Turnstile::of_width(1),
+            asked: Arc::default(),
+        }
+    }
 }
 
 impl Handler for Echo {
@@ -38,6 +50,7 @@ impl Handler for Echo {
             headers: &request.headers,
         };
         let body = match path.as_str() {
+            "/bad" => return respond::refusal(StatusCode::UNAUTHORIZED, "bad", "no"),
             "/long" => vec![b'x'; 1 << 20],
             _ => path.into_bytes(),
         };
@@ -82,7 +95,10 @@ fn line_to(echo: Echo, bytes: usize) -> Line {
         secure: false,
     };
     let (handler, draining) = (echo.clone(), drain.clone());
-    let served = tokio::spawn(async move { serve(&mut server, peer, &handler, &limits(), &draining).await });
+    let served =
+        tokio::spawn(
+            async move { serve(&mut server, peer, &handler, (&limits(), &handler.turnstile), &draining).await },
+        );
     Line {
         client,
         echo,
@@ -289,4 +305,48 @@ async fn who_sends_many_requests_at_once_takes_turns() {
     let asked = echo.asked.lock().clone();
     let turn = asked.iter().position(|path| path == "/one");
     assert!(turn.is_some_and(|turn| turn <= 2), "{turn:?} of {}", asked.len());
+}
+
+#[tokio::test]
+async fn who_was_refused_waits_behind_everybody_else() {
+    const LINES: usize = 16;
+    let echo = Echo::default();
+    let mut bad: Vec<Line> = (0..LINES).map(|_| line_to(echo.clone(), 1 << 16)).collect();
+    for line in &mut bad {
+        line.say(&"GET /bad HTTP/1.1\r\nHost: h\r\n\r\n".repeat(20)).await;
+    }
+    let mut good = line_to(echo.clone(), 1 << 16);
+    good.say(&"GET /good HTTP/1.1\r\nHost: h\r\n\r\n".repeat(10)).await;
+    for _ in 0..10 {
+        assert_eq!(good.answer().await.1, b"/good");
+    }
+    let asked = echo.asked.lock().clone();
+    let last_good = asked.iter().rposition(|path| path == "/good").unwrap();
+    let refused = asked[..last_good].iter().filter(|path| *path == "/bad").count();
+    // The first of each is not known for what it is.
+    assert!(refused <= LINES + 2 * 10, "{refused} went before");
+    for line in &mut bad {
+        for _ in 0..20 {
+            assert!(line.answer().await.0.starts_with("HTTP/1.1 401 "));
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_was_refused_and_is_held_now_is_in_nobodys_way() {
+    let echo = Echo::default();
+    let (mut patient, mut other) = (line_to(echo.clone(), 1 << 16), line_to(echo.clone(), 1 << 16));
+    for line in [&mut patient, &mut other] {
+        line.get("/bad").await;
+        line.answer().await;
+    }
+    patient.get("/held").await;
+    while echo.asked.lock().iter().all(|path| path != "/held") {
+        tokio::task::yield_now().await;
+    }
+    other.get("/good").await;
+    let answer = timeout(Duration::from_secs(10), other.answer()).await;
+    assert_eq!(answer.expect("nobody is in the way").1, b"/good");
+    echo.release.notify_one();
+    assert_eq!(patient.answer().await.1, b"/held");
 }
