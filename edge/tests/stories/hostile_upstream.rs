@@ -203,7 +203,10 @@ async fn whatever_an_upstream_does_its_viewers_are_told_to_come_back() {
         let requests = hostile.requests.load(Ordering::Relaxed) - before;
         assert!(requests <= 12, "{path}: {requests} requests");
         // Meanwhile nobody else is worse off.
+        let next = origin.stage().next();
         let number = origin.publish();
+        let news = site.viewer.object(&format!("video.m3u8?{next}")).await;
+        assert_eq!(news.status.as_u16(), 200, "after {path}: {}", news.text());
         let part = site.viewer.object(&format!("aa/video/p{number}.m4s")).await;
         assert_eq!(part.body, origin.stage().part(number), "after {path}");
     }
