@@ -66,7 +66,7 @@ async function run() {
   const encoder = pushPicture(rtmp, seconds);
   const ticket = await call(ready, "POST", `/${stream.id}/playback-ticket`, { expiresInSec: 600 });
   const { llhls, llhlsDirect, player } = ticket.playbackUrls;
-  await untilLive(llhls, encoder);
+  await untilLive(llhls, encoder, /#EXTINF/);
 
   const bare = llhls.split("?")[0];
   const refused = await fetch(bare);

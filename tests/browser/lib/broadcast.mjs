@@ -43,14 +43,15 @@ export function pushPicture(rtmp, seconds, size = "1280x720", more = []) {
 /**
  * Waits until every media playlist named by the multivariant playlist at `url` lists media; gives the milliseconds it took.
  * @param {Process} encoder who pushes: the wait is over when it ends
+ * @param {RegExp} media what counts as media; hls.js ends with an error if it finds no complete segment for a second
  */
-export async function untilLive(url, encoder) {
+export async function untilLive(url, encoder, media = /#EXTINF|#EXT-X-PART:/) {
   const since = performance.now();
   let last = "nothing was asked yet";
   let over = false;
   const poll = async () => {
     while (!over) {
-      last = await missing(url).catch((failure) => failure.message);
+      last = await missing(url, media).catch((failure) => failure.message);
       if (!last) return performance.now() - since;
       await pause(50);
     }
@@ -89,8 +90,8 @@ export async function broadcast(binary, { more = [], seconds, warmUp = 0, link, 
   return { ready, stream, encoder, liveAfterMs };
 }
 
-/** What is still missing of the stream at `url`, or null when it is playable. */
-async function missing(url) {
+/** What is still missing of the stream at `url`, or null when every media playlist has what is `needed`. */
+async function missing(url, needed) {
   const multivariant = await fetch(url, { signal: AbortSignal.timeout(5000) });
   if (!multivariant.ok) return `${multivariant.status} for ${url}`;
   const uris = mediaPlaylists(await multivariant.text());
@@ -98,7 +99,7 @@ async function missing(url) {
   for (const uri of uris) {
     const media = await fetch(new URL(uri, multivariant.url), { signal: AbortSignal.timeout(5000) });
     const text = await media.text();
-    if (!media.ok || !/#EXTINF|#EXT-X-PART:/.test(text)) return `${media.status} without media for ${uri}`;
+    if (!media.ok || !needed.test(text)) return `${media.status} without media for ${uri}`;
   }
   return null;
 }
