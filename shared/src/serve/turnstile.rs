@@ -1,6 +1,9 @@
 //! Who was refused waits behind everybody else: connections whose last request was refused go through a turnstile, a few at
 //! a time, so that a flood of bad requests takes what time is left over and good viewers hardly notice.
 //!
+//! As many wait as there are requests under way at most, which the door and the limit on streams bound; a turn lasts for one step of
+//! an exchange that waits for nothing.
+//!
 //! Before this: `h1.rs`, `tcp.rs` and `quic.rs`, which know how the last request ended. After this: the node's `Handler`.
 
 use std::{
