@@ -7,6 +7,7 @@ use std::{
     net::{SocketAddr, ToSocketAddrs as _},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
@@ -18,12 +19,16 @@ use crate::{
 };
 
 mod h1;
-mod many;
+mod h2;
+mod h3;
 mod response;
 mod trust;
 
 pub use response::Sink;
 pub use trust::AnyCertificate;
+
+/// A reused connection that breaks within this time of a request was closed while idle; later, it was cut.
+const IDLE_RACE: Duration = Duration::from_millis(100);
 
 /// HTTP version that viewers speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -208,28 +213,32 @@ pub struct Done {
 /// One viewer's connections.
 pub enum Wire {
     H1(h1::Wire),
-    Many(many::Wire),
+    H2(h2::Wire),
+    H3(h3::Wire),
 }
 
 impl Wire {
     pub fn new(target: Arc<Target>, manners: Manners) -> Self {
         match target.protocol {
             Protocol::H1 => Self::H1(h1::Wire::new(target, manners)),
-            Protocol::H2 | Protocol::H3 => Self::Many(many::Wire::new(target, manners)),
+            Protocol::H2 => Self::H2(h2::Wire::new(target, manners)),
+            Protocol::H3 => Self::H3(h3::Wire::new(target, manners)),
         }
     }
 
     pub fn send(&mut self, id: RequestId, path: &str, purpose: Purpose) {
         match self {
             Self::H1(wire) => wire.send(id, path, purpose),
-            Self::Many(wire) => wire.send(id, path, purpose),
+            Self::H2(wire) => wire.send(id, path, purpose),
+            Self::H3(wire) => wire.send(id, path, purpose),
         }
     }
 
     pub fn cancel(&mut self, id: RequestId) {
         match self {
             Self::H1(wire) => wire.cancel(id),
-            Self::Many(wire) => wire.cancel(id),
+            Self::H2(wire) => wire.cancel(id),
+            Self::H3(wire) => wire.cancel(id),
         }
     }
 
@@ -237,7 +246,8 @@ impl Wire {
     pub fn poll(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Done> {
         match self {
             Self::H1(wire) => wire.poll(cx, buffer),
-            Self::Many(wire) => wire.poll(cx),
+            Self::H2(wire) => wire.poll(cx, buffer),
+            Self::H3(wire) => wire.poll(cx),
         }
     }
 }

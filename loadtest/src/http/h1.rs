@@ -6,7 +6,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use tokio::{
@@ -16,7 +15,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    Done, Manners, Target,
+    Done, IDLE_RACE, Manners, Target,
     response::{Progress, Reader, Sink},
 };
 use crate::{
@@ -27,9 +26,6 @@ use crate::{
 
 /// Connections of one viewer; browsers allow six per host.
 const MAX_CONNECTIONS: usize = 6;
-
-/// A reused connection that breaks within this time of a request was closed while idle; later, it was cut.
-const IDLE_RACE: Duration = Duration::from_millis(100);
 
 /// One viewer's connections.
 pub struct Wire {

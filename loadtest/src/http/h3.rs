@@ -1,4 +1,4 @@
-//! One viewer's connection over HTTP/2 or HTTP/3: one, shared by its requests, each a small local task.
+//! One viewer's connection over HTTP/3, shared by its requests, each a small local task.
 
 use std::{
     cell::RefCell,
@@ -13,17 +13,12 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use h3::error::{Code, StreamError};
 use http::Request;
-use http_body_util::{BodyExt as _, Empty};
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    net::TcpStream,
     sync::OnceCell,
     task::{AbortHandle, JoinSet},
 };
-use tokio_rustls::TlsConnector;
 
-use super::{Done, Manners, Protocol, Response, Sink, Target};
+use super::{Done, Manners, Response, Sink, Target};
 use crate::{
     clock,
     headers::Headers,
@@ -33,7 +28,7 @@ use crate::{
 /// A connection without a sign of life for this long is gone.
 const IDLE_LIMIT: Duration = Duration::from_secs(20);
 
-type H3Sender = h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>;
+type Sender = h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>;
 
 /// One viewer's connection and the requests on it.
 pub struct Wire {
@@ -42,12 +37,6 @@ pub struct Wire {
     connection: Rc<RefCell<Rc<OnceCell<Sender>>>>,
     requests: JoinSet<Done>,
     aborts: HashMap<RequestId, AbortHandle>,
-}
-
-#[derive(Clone)]
-enum Sender {
-    H2(http2::SendRequest<Empty<Bytes>>),
-    H3(H3Sender),
 }
 
 impl Wire {
@@ -127,43 +116,17 @@ async fn exchange(
         .get_or_try_init(|| connect(target))
         .await
         .map_err(|error| Failure::Connect(error.into()))?;
-    let scheme = if target.tls.is_some() { "https" } else { "http" };
-    let mut request = Request::builder().uri(format!("{scheme}://{}{path}", target.authority));
+    let mut request = Request::builder().uri(format!("https://{}{path}", target.authority));
     if gzip {
         request = request.header("accept-encoding", "gzip");
     }
-    match sender.clone() {
-        Sender::H2(mut sender) => {
-            let request = request
-                .body(Empty::new())
-                .map_err(|_| Failure::Garbage("a path that is no URI"))?;
-            h2(sender.send_request(request).await.map_err(|_| Failure::Reset)?, into).await
-        }
-        Sender::H3(sender) => {
-            let request = request
-                .body(())
-                .map_err(|_| Failure::Garbage("a path that is no URI"))?;
-            h3(sender, request, into).await
-        }
-    }
+    let request = request
+        .body(())
+        .map_err(|_| Failure::Garbage("a path that is no URI"))?;
+    ask(sender.clone(), request, into).await
 }
 
-async fn h2(response: http::Response<hyper::body::Incoming>, mut into: Landing) -> Result<Response, Failure> {
-    let first_byte = clock::now();
-    let (head, mut body) = response.into_parts();
-    let mut got = 0;
-    while let Some(frame) = body.frame().await {
-        let announced = announced(&head.headers);
-        let frame = frame.map_err(|_| truncated(got, announced))?;
-        if let Some(data) = frame.data_ref() {
-            got += data.len() as u64;
-            into.sink.take(data, announced == Some(got))?;
-        }
-    }
-    Ok(whole(head.status, &head.headers, into, first_byte))
-}
-
-async fn h3(mut sender: H3Sender, request: Request<()>, mut into: Landing) -> Result<Response, Failure> {
+async fn ask(mut sender: Sender, request: Request<()>, mut into: Landing) -> Result<Response, Failure> {
     let mut stream = sender.send_request(request).await.map_err(|_| Failure::Reset)?;
     match stream.finish().await {
         // It has answered already: clients must not discard that (RFC 9114 section 4.1.1).
@@ -236,56 +199,12 @@ fn whole(
     }
 }
 
-async fn connect(target: &Arc<Target>) -> Result<Sender, String> {
-    match target.protocol {
-        Protocol::H3 => connect_h3(target).await,
-        Protocol::H1 | Protocol::H2 => connect_h2(target).await,
-    }
-}
-
-async fn connect_h2(target: &Target) -> Result<Sender, String> {
-    let stream = TcpStream::connect(target.address).await.map_err(|e| e.to_string())?;
-    stream.set_nodelay(true).map_err(|e| e.to_string())?;
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    // Room for a whole part of any usual bitrate, as browsers give.
-    builder
-        .initial_stream_window_size(6 << 20)
-        .initial_connection_window_size(15 << 20);
-    let sender = match &target.tls {
-        None => {
-            let (sender, driver) = builder
-                .handshake(TokioIo::new(stream))
-                .await
-                .map_err(|e| e.to_string())?;
-            tokio::task::spawn_local(driver);
-            sender
-        }
-        Some(config) => {
-            let connector = TlsConnector::from(config.clone());
-            let stream = connector
-                .connect(target.server_name.clone(), stream)
-                .await
-                .map_err(|e| e.to_string())?;
-            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-                return Err("the server does not speak HTTP/2: use --protocol h1".to_owned());
-            }
-            let (sender, driver) = builder
-                .handshake(TokioIo::new(stream))
-                .await
-                .map_err(|e| e.to_string())?;
-            tokio::task::spawn_local(driver);
-            sender
-        }
-    };
-    Ok(Sender::H2(sender))
-}
-
 thread_local! {
     /// One UDP socket per thread carries all its viewers, as one QUIC endpoint may.
     static ENDPOINT: OnceCell<quinn::Endpoint> = const { OnceCell::const_new() };
 }
 
-async fn connect_h3(target: &Target) -> Result<Sender, String> {
+async fn connect(target: &Target) -> Result<Sender, String> {
     let tls = target.tls.as_ref().ok_or("h3 needs https://")?;
     let endpoint = ENDPOINT.with(|cell| match cell.get() {
         Some(endpoint) => Ok(endpoint.clone()),
@@ -316,5 +235,5 @@ async fn connect_h3(target: &Target) -> Result<Sender, String> {
         .await
         .map_err(|e| e.to_string())?;
     tokio::task::spawn_local(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
-    Ok(Sender::H3(sender))
+    Ok(sender)
 }
