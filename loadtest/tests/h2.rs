@@ -7,7 +7,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const MEDIA: Purpose = Purpose::Part { track: 0, hinted: true };
 const TEXT: Purpose = Purpose::Multivariant;
 /// Longer than both windows, and no multiple of anything.
-const LARGE_BYTES: usize = (33 << 20) + 7;
+const LARGE_BYTES: usize = (17 << 20) + 7;
 
 /// What a server saw, and when it is to do what.
 #[derive(Default)]
@@ -83,9 +83,7 @@ impl hyper::body::Body for Sent {
     }
 }
 
-fn large() -> Bytes {
-    (0..LARGE_BYTES).map(|n| (n % 251) as u8).collect()
-}
+static LARGE: LazyLock<Bytes> = LazyLock::new(|| (0..LARGE_BYTES).map(|n| (n % 251) as u8).collect());
 
 /// Counts a request for as long as it is under way.
 struct Open(Arc<Seen>);
@@ -115,7 +113,7 @@ async fn answer(request: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<
     let whole = |body: Bytes| Sent::Whole(Some(body));
     let head = Response::builder().header("x-many", "a value that is worth a Huffman code");
     let response = match request.uri().path() {
-        "/large" => head.body(whole(large())),
+        "/large" => head.body(whole(LARGE.clone())),
         "/playlist" => {
             assert_eq!(request.headers()["accept-encoding"], "gzip");
             assert_eq!(request.uri().scheme_str(), request.extensions().get::<&str>().copied());
@@ -282,7 +280,7 @@ async fn answers_come_whole_over_one_connection() {
         let viewer = &mut site.viewer;
         assert_eq!(viewer.get_text("/first").await.as_deref(), Ok("/first"));
         let media = viewer.get("/large", MEDIA).await.result.unwrap().media;
-        assert_eq!((media.bytes, media.hash), (LARGE_BYTES as u64, Some(xxh3_64(&large()))));
+        assert_eq!((media.bytes, media.hash), (LARGE_BYTES as u64, Some(xxh3_64(&LARGE))));
         let playlist = viewer.get("/playlist", TEXT).await.result.unwrap();
         assert_eq!((playlist.status, playlist.gzip), (200, true));
         assert_eq!(playlist.text, b"not really gzip");
@@ -493,6 +491,11 @@ async fn what_a_leaving_server_did_not_look_at_is_asked_once_more_elsewhere() {
         let mut out = frame(SETTINGS, 0, 0, &[]);
         match nth {
             0 => {
+                // First that it will leave, then, when that was read, how far it got.
+                out.extend(frame(GOAWAY, 0, 0, &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]));
+                stream.write_all(&out).await?;
+                assert_eq!(read_frame(&mut stream).await?.0, SETTINGS);
+                out.clear();
                 out.extend(frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]));
                 out.extend(odd_answer(1, b"first."));
             }

@@ -101,11 +101,13 @@ impl Wire {
     fn poll_leaving(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) {
         let (target, queue, done) = (&self.target, &mut self.queue, &mut self.done);
         self.leaving.retain_mut(|connection| {
-            if let Err(why) = connection.poll(cx, buffer, target, queue, done) {
-                connection.close(&why, queue, done);
-                return false;
+            let polled = connection.poll(cx, buffer, target, queue, done);
+            // A server says twice that it leaves: at last, how far it got.
+            queue.extend(connection.session.refused.drain(..));
+            if let Err(why) = &polled {
+                connection.close(why, queue, done);
             }
-            !connection.is_over()
+            polled.is_ok() && !connection.is_over()
         });
     }
 
