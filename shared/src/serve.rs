@@ -8,6 +8,7 @@ pub mod gzip;
 mod h1;
 pub mod limits;
 pub mod pace;
+mod pieces;
 mod pulse;
 pub mod quic;
 pub mod respond;

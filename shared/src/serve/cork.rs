@@ -4,10 +4,10 @@
 //! the rest of the frame. Under TLS the frames wait, encrypted already, until the connection has nothing more to say for now.
 //! What waits is bounded by rustls' own limit (64 KiB): what is beyond it is written through.
 //!
-//! Before this: `tcp.rs`, which lets go what waits. After this: hyper, through `pulse.rs`.
+//! Before this: `tcp.rs`, which lets go what waits. After this: hyper, through `pulse.rs`; below it `pieces.rs`.
 
 use std::{
-    io::{self, IoSlice, Write as _},
+    io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -18,7 +18,6 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::server::TlsStream;
 
 use super::resumed::Resumed;
 
@@ -31,12 +30,6 @@ pub(super) trait Keeps {
 impl Keeps for TcpStream {
     fn keep(&mut self, _: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
         None
-    }
-}
-
-impl<S> Keeps for TlsStream<S> {
-    fn keep(&mut self, slices: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
-        Some(self.get_mut().1.writer().write_vectored(slices))
     }
 }
 
@@ -111,14 +104,14 @@ mod tests {
 
     use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
-    use tokio_rustls::{TlsAcceptor, TlsConnector, client};
+    use tokio_rustls::{TlsAcceptor, TlsConnector, client, server::TlsStream};
 
-    use super::*;
+    use super::{super::pieces::Pieces, *};
 
     /// What the wire between them has room for, in bytes.
     const WIRE: usize = 4096;
 
-    async fn pair() -> (TlsStream<DuplexStream>, client::TlsStream<DuplexStream>) {
+    async fn pair() -> (Pieces<TlsStream<DuplexStream>>, client::TlsStream<DuplexStream>) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
         let provider = Arc::new(ring::default_provider());
@@ -140,7 +133,7 @@ mod tests {
             TlsAcceptor::from(Arc::new(server)).accept(here),
             TlsConnector::from(Arc::new(client)).connect("localhost".try_into().unwrap(), there)
         );
-        (accepted.unwrap(), connected.unwrap())
+        (Pieces(accepted.unwrap()), connected.unwrap())
     }
 
     #[tokio::test]

@@ -34,6 +34,7 @@ use super::{
     drain::Drain,
     h1::{self, End, LAST_REQUEST},
     pace::Eviction,
+    pieces::Pieces,
     pulse::{Heard, Pulse},
     resumed::Resumed,
 };
@@ -196,7 +197,7 @@ impl<H: Handler> Reception<H> {
         match timeout(self.door.limits().head_timeout, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                self.http(stream, addr, is_h2).await;
+                self.http(Pieces(stream), addr, is_h2).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => {
