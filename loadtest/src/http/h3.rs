@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
@@ -13,6 +14,7 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use h3::error::{Code, StreamError};
 use http::Request;
+use socket2::{Domain, Protocol as Transport, Socket, Type};
 use tokio::{
     sync::OnceCell,
     task::{AbortHandle, JoinSet},
@@ -199,25 +201,42 @@ fn whole(
     }
 }
 
+/// UDP sockets of each thread. A viewer of flesh and blood has one to himself; with one for all, a part that goes to everybody at
+/// once does not fit into the kernel's buffer, and what is lost there looks like the network's fault.
+const SOCKETS: usize = 32;
+/// Kernel buffer of each, in bytes: it gives as much as it is allowed to (`net.core.rmem_max`).
+const SOCKET_BUFFER: usize = 4 << 20;
+
 thread_local! {
-    /// One UDP socket per thread carries all its viewers, as one QUIC endpoint may.
-    static ENDPOINT: OnceCell<quinn::Endpoint> = const { OnceCell::const_new() };
+    /// Those of this thread, and how many viewers were given one.
+    static ENDPOINTS: RefCell<(Vec<quinn::Endpoint>, usize)> = const { RefCell::new((Vec::new(), 0)) };
+}
+
+/// The sockets take turns.
+fn endpoint(to: SocketAddr) -> io::Result<quinn::Endpoint> {
+    ENDPOINTS.with_borrow_mut(|(endpoints, given)| {
+        let turn = *given % SOCKETS;
+        *given += 1;
+        if let Some(endpoint) = endpoints.get(turn) {
+            return Ok(endpoint.clone());
+        }
+        let any: SocketAddr = match to {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = Socket::new(Domain::for_address(any), Type::DGRAM, Some(Transport::UDP))?;
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+        socket.bind(&any.into())?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket.into(), runtime)?;
+        endpoints.push(endpoint.clone());
+        Ok(endpoint)
+    })
 }
 
 async fn connect(target: &Target) -> Result<Sender, String> {
     let tls = target.tls.as_ref().ok_or("h3 needs https://")?;
-    let endpoint = ENDPOINT.with(|cell| match cell.get() {
-        Some(endpoint) => Ok(endpoint.clone()),
-        None => {
-            let any: SocketAddr = match target.address {
-                SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-                SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-            };
-            let endpoint = quinn::Endpoint::client(any).map_err(|e| e.to_string())?;
-            let _ = cell.set(endpoint.clone());
-            Ok::<_, String>(endpoint)
-        }
-    })?;
+    let endpoint = endpoint(target.address).map_err(|e| e.to_string())?;
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls.clone()).map_err(|e| e.to_string())?;
     let mut transport = quinn::TransportConfig::default();
     let idle = quinn::IdleTimeout::try_from(IDLE_LIMIT).map_err(|e| e.to_string())?;
