@@ -2,23 +2,21 @@
 //!
 //!     cargo build --release -p weir-edge
 //!     taskset -c 1 cargo run --release -p weir-tests --example hostile -- \
-//!         "taskset -c 0 target/release/weir-edge" [viewers] [seconds] [requests/s]
+//!         "taskset -c 0 target/release/weir-edge" [viewers] [seconds] [requests/s] [rounds]
 //!
-//! A made-up origin runs in this process, the edge in one of its own, on a core of its own. Viewers follow the live playlist by
-//! blocking reloads; how late each hears of a part is counted from the moment the origin's own answer to the same request
-//! is here. First undisturbed, then while each of the attackers does what it can: requests and connections up to the given rate
-//! (default 5000/s; 0: as many as the edge answers, which takes its whole core). Bad tickets have an example of their own
+//! A made-up origin runs in this process, the edge in one of its own, on a core of its own. How late viewers hear of a part is
+//! measured undisturbed, then while an attacker does what it can: requests and connections up to the given rate (default
+//! 5000/s; 0: as many as the edge answers, which takes its whole core); then the same with the next attacker, and all of it in
+//! as many rounds as are asked for. At the end, the median of the rounds. Bad tickets have an example of their own
 //! (`refusals.rs`), and so have QUIC's tricks (`tests/edge/quic.py`).
 
 use std::{
-    io::Write as _,
     net::{Ipv4Addr, SocketAddr},
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -32,9 +30,8 @@ use weir_loadtest::{
     content::Shape,
     defect::Defects,
     origin::{MadeUpOrigin, Options},
-    system,
 };
-use weir_tests::client;
+use weir_tests::audience::{Audience, Disturbance, EdgeProcess, median};
 
 const PLAYLIST: &str = "/app/s0/d/video.m3u8";
 /// Connections of each attacker.
@@ -44,20 +41,6 @@ const DEPTH: usize = 16;
 /// How long a flood may go on before its connection is made anew, whatever the edge does.
 const ROUND: Duration = Duration::from_secs(5);
 const SECOND: Duration = Duration::from_secs(1);
-
-struct EdgeProcess {
-    child: Child,
-    file: std::path::PathBuf,
-}
-
-impl Drop for EdgeProcess {
-    fn drop(&mut self) {
-        // Gone already, or going.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.file);
-    }
-}
 
 /// One way of being a nuisance.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +73,7 @@ async fn main() -> anyhow::Result<()> {
         .first()
         .context("the edge's program, with taskset before it perhaps")?;
     let (viewers, seconds, rate) = (number(1, 200)?, number(2, 10)?, number(3, 5000)?);
+    let (time, rounds) = (Duration::from_secs(seconds), number(4, 1)?);
     let options = Options {
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         shape: Shape::default(),
@@ -97,88 +81,77 @@ async fn main() -> anyhow::Result<()> {
         ticket_secret: None,
     };
     let origin = MadeUpOrigin::start(options).await?;
-    let edge = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let process = start_edge(program, origin.address, edge)?;
-    let playing = async {
-        while !client::get(edge, PLAYLIST).await.is_ok_and(|reply| reply.status == 200) {
-            sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), playing)
-        .await
-        .context("the edge plays")?;
-
+    let edge = EdgeProcess::start(program, &format!("origins: [\"http://{}\"]", origin.address))?;
+    edge.plays(PLAYLIST).await?;
+    let playlists = vec![PLAYLIST.to_owned(); usize::try_from(viewers)?];
+    let mut audience = Audience::enter(edge.at, &playlists, origin.address, PLAYLIST).await?;
     // What is only at the beginning.
-    watch(origin.address, edge, viewers, 1).await?;
-    let quiet = watch(origin.address, edge, viewers, seconds).await?;
-    let usual = percentile(&quiet, 0.99);
-    println!("undisturbed: {}", line(&quiet, process.child.id())?);
-    for attack in ATTACKS {
-        let done = Arc::new(AtomicU64::new(0));
+    audience.watch(Duration::from_secs(2)).await?;
+    let mut seen: Vec<Seen> = ATTACKS.map(Seen::new).into();
+    for round in 1..=rounds {
+        for seen in &mut seen {
+            let quiet = audience.watch(time).await?;
+            let done = Arc::new(AtomicU64::new(0));
+            let (attack, at, counted) = (seen.attack, edge.at, done.clone());
+            let attackers = Disturbance::begin(move || attack.all(at, rate, counted));
+            let loud = audience.watch(time).await?;
+            let memory = edge.usage()?.resident_bytes >> 20;
+            attackers.end()?;
+            let rate = done.load(Ordering::Relaxed) / seconds.max(1);
+            println!("round {round}: undisturbed {quiet}; {attack:?}, {rate}/s: {loud}, edge {memory} MiB");
+            for (into, late) in [(&mut seen.quiet, quiet), (&mut seen.loud, loud)] {
+                into.0.push(late.percentile(0.5));
+                into.1.push(late.percentile(0.99));
+            }
+        }
+    }
+    println!("medians of {rounds}, p50 and p99 in ms");
+    for Seen { attack, quiet, loud } in &seen {
+        let (before, with) = (median(&quiet.1), median(&loud.1));
+        println!(
+            "{attack:?}: undisturbed {:.2} and {before:.2}, with it {:.2} and {with:.2}; p99 moved by {:+.1} %",
+            median(&quiet.0),
+            median(&loud.0),
+            100.0 * (with / before - 1.0),
+        );
+    }
+    Ok(())
+}
+
+/// p50 and p99 of each round, without an attack and with it.
+struct Seen {
+    attack: Attack,
+    quiet: (Vec<f64>, Vec<f64>),
+    loud: (Vec<f64>, Vec<f64>),
+}
+
+impl Seen {
+    fn new(attack: Attack) -> Self {
+        Self {
+            attack,
+            quiet: Default::default(),
+            loud: Default::default(),
+        }
+    }
+}
+
+impl Attack {
+    /// All attackers; they do not end.
+    async fn all(self, edge: SocketAddr, rate: u64, done: Arc<AtomicU64>) -> anyhow::Result<()> {
         let pace = match rate {
             0 => Duration::ZERO,
             rate => Duration::from_secs(CONNECTIONS as u64) / u32::try_from(rate)?,
         };
         let mut attackers = JoinSet::new();
         for n in 0..CONNECTIONS {
-            attackers.spawn(attack.run(edge, n, pace, done.clone()));
+            attackers.spawn(self.run(edge, n, pace, done.clone()));
         }
-        let late = watch(origin.address, edge, viewers, seconds).await?;
-        let told = line(&late, process.child.id())?;
-        attackers.shutdown().await;
-        let moved = 100.0 * (percentile(&late, 0.99).as_secs_f64() / usual.as_secs_f64() - 1.0);
-        let rate = done.load(Ordering::Relaxed) / seconds.max(1);
-        println!("{attack:?}, {rate}/s: {told}, p99 moved by {moved:+.1} %");
+        while let Some(ended) = attackers.join_next().await {
+            ended?;
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn start_edge(program: &str, origin: SocketAddr, at: SocketAddr) -> anyhow::Result<EdgeProcess> {
-    let file = std::env::temp_dir().join(format!("weir-hostile-{}.yaml", std::process::id()));
-    let mut text = std::fs::File::create(&file)?;
-    write!(
-        text,
-        "http: {{ listen: \"{at}\" }}\nhttps: null\nadmin: {{ listen: \"127.0.0.1:0\" }}\norigins: [\"http://{origin}\"]\n"
-    )?;
-    let mut words = program.split_whitespace();
-    let child = Command::new(words.next().context("a program")?)
-        .args(words)
-        .arg("--config")
-        .arg(&file)
-        .env("WEIR_LOG", "warn")
-        .stdout(Stdio::null())
-        .spawn()?;
-    Ok(EdgeProcess { child, file })
-}
-
-/// How late viewers heard of segments during this time, sorted.
-async fn watch(origin: SocketAddr, edge: SocketAddr, viewers: u64, seconds: u64) -> anyhow::Result<Vec<Duration>> {
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let mut late = Vec::new();
-    while Instant::now() < until {
-        let newest = client::get(edge, PLAYLIST).await?.playlist()?;
-        let path = format!("{PLAYLIST}?_HLS_msn={}", newest.open_sequence());
-        let mut waiting = JoinSet::new();
-        for _ in 0..viewers {
-            let path = path.clone();
-            waiting.spawn(async move {
-                let reply = client::get(edge, &path).await?;
-                anyhow::ensure!(reply.status == 200, "a viewer got {}", reply.status);
-                anyhow::Ok(Instant::now())
-            });
-        }
-        let own = client::get(origin, &path).await?;
-        let told = Instant::now();
-        anyhow::ensure!(own.status == 200, "the origin said {}", own.status);
-        while let Some(heard) = waiting.join_next().await {
-            late.push(heard??.saturating_duration_since(told));
-        }
-    }
-    late.sort();
-    Ok(late)
-}
-
-impl Attack {
     /// Goes on until it is aborted, with a request each `pace`; whatever the edge does about it is right.
     async fn run(self, edge: SocketAddr, n: usize, pace: Duration, done: Arc<AtomicU64>) {
         // Not all in the same moment.
@@ -286,21 +259,4 @@ async fn one_request(mut stream: TcpStream, done: &AtomicU64) -> std::io::Result
     stream.read_to_end(&mut answer).await?;
     done.fetch_add(1, Ordering::Relaxed);
     Ok(())
-}
-
-fn percentile(sorted: &[Duration], of: f64) -> Duration {
-    let at = (sorted.len() as f64 * of) as usize;
-    let at = sorted.get(at.min(sorted.len().saturating_sub(1)));
-    at.copied().unwrap_or_default()
-}
-
-fn line(late: &[Duration], edge: u32) -> anyhow::Result<String> {
-    let ms = |of| percentile(late, of).as_secs_f64() * 1000.0;
-    let memory = system::usage(edge)?.resident_bytes >> 20;
-    Ok(format!(
-        "{} answers, p50 {:.2} ms, p99 {:.2} ms, edge {memory} MiB",
-        late.len(),
-        ms(0.5),
-        ms(0.99)
-    ))
 }

@@ -16,9 +16,11 @@
 //! | [`relay`] | a TCP line that can stand still |
 //! | [`flood`], [`lossy`] | SRT under a flood of handshakes, and through a link that loses |
 //! | [`history`] | what a viewer of a whole rendition would have to put up with |
+//! | [`audience`] | viewers beside whom something happens, and how late they hear of a part |
 //! | [`client`] | one HTTP request at a time, as a viewer sends it |
 
 pub mod api;
+pub mod audience;
 pub mod client;
 pub mod control;
 pub mod crash;
