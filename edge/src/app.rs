@@ -232,8 +232,12 @@ impl Controls {
         while self.sleep(TIDY_INTERVAL).await {
             let current = self.public.current();
             current.limits.tidy();
-            let connections = self.door.connections();
-            metrics.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
+            for (gauge, value) in [
+                (&metrics.connections, self.door.connections()),
+                (&metrics.waiting, self.door.waiting()),
+            ] {
+                gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
             if let Some(bytes) = memory::resident() {
                 metrics.memory.set(i64::try_from(bytes).unwrap_or(i64::MAX));
                 self.door.shut(bytes > current.config.limits.memory.0);

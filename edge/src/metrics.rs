@@ -29,6 +29,7 @@ pub struct Metrics {
     pub limiter_entries: IntGauge,
     pub in_progress: IntGauge,
     pub connections: IntGauge,
+    pub waiting: IntGauge,
     pub memory: IntGauge,
     pub viewers: IntGauge,
     /// By result: `applied`, `refused`.
@@ -139,6 +140,10 @@ impl Metrics {
             )?,
             in_progress: gauge("weir_edge_in_progress", "Requests being held or answered.")?,
             connections: gauge("weir_edge_connections", "Connections of viewers open now.")?,
+            waiting: gauge(
+                "weir_edge_waiting_turns",
+                "Requests of newcomers and of clients that were refused, waiting for the processor behind all others.",
+            )?,
             memory: gauge("weir_edge_memory_bytes", "Resident memory of this process, as limits.memory sees it.")?,
             viewers: gauge(
                 "weir_edge_viewers",

@@ -131,7 +131,12 @@ impl Door {
         })
     }
 
-    /// Where those wait who were refused.
+    /// Requests that wait behind those of all others: of newcomers, and of clients that were refused.
+    pub fn waiting(&self) -> usize {
+        self.0.turnstile.waiting()
+    }
+
+    /// Where those wait.
     pub(super) fn turnstile(&self) -> &Turnstile {
         &self.0.turnstile
     }

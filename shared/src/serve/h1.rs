@@ -75,7 +75,9 @@ where
     };
     let mut alarm = Alarm::new(limits.head_timeout);
     let mut draining = pin!(drain.draining());
-    let (mut first, mut is_draining, mut was_refused) = (true, false, false);
+    let (mut first, mut is_draining) = (true, false);
+    // Who comes new waits behind those already here, and so does who was refused.
+    let mut is_behind = true;
     loop {
         let (request, last) = match head::read(&wire.input, first, heads) {
             Ok(Head::Whole { request, used, last }) => {
@@ -123,7 +125,7 @@ where
             let last = last || drain.is_draining();
             Some((refused, last, wire.send(response, last, limits, &mut alarm).await))
         };
-        let done = match was_refused {
+        let done = match is_behind {
             true => Box::pin(turnstile.through(exchange)).await,
             false => exchange.await,
         };
@@ -131,10 +133,10 @@ where
             Some((refused, false, Ok(true))) => {
                 alarm.set(limits.idle_timeout);
                 // Who sends many requests at once takes turns with everybody else, between one and the next.
-                if !was_refused && !wire.input.is_empty() {
+                if !is_behind && !wire.input.is_empty() {
                     tokio::task::yield_now().await;
                 }
-                was_refused = refused;
+                is_behind = refused;
             }
             Some((_, true, Ok(true))) => {
                 wire.linger().await;

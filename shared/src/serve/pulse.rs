@@ -5,7 +5,10 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -36,7 +39,7 @@ struct Beat {
     pace: Mutex<Pace>,
     limits: Arc<Limits>,
     begun: Instant,
-    was_refused: AtomicBool,
+    is_behind: AtomicBool,
 }
 
 impl Pulse {
@@ -45,7 +48,7 @@ impl Pulse {
             pace: Mutex::default(),
             limits,
             begun: Instant::now(),
-            was_refused: AtomicBool::new(false),
+            is_behind: AtomicBool::new(true),
         }))
     }
 
@@ -94,9 +97,10 @@ impl Pulse {
         self.0.pace.lock().has_begun()
     }
 
-    /// Whether the last answer was a refusal.
-    pub(super) fn was_refused(&self) -> &AtomicBool {
-        &self.0.was_refused
+    /// Whether the next request waits behind those of all others: the first does, and what follows a refusal or a request that
+    /// was taken back.
+    pub(super) fn is_behind(&self) -> &AtomicBool {
+        &self.0.is_behind
     }
 
     fn now(&self) -> Duration {
@@ -130,6 +134,7 @@ impl Asked {
 impl Drop for Asked {
     fn drop(&mut self) {
         if !self.answered {
+            self.pulse.0.is_behind.store(true, Ordering::Relaxed);
             self.pulse.0.pace.lock().reset(self.pulse.now());
         }
     }

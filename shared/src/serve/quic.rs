@@ -293,7 +293,7 @@ async fn exchange<H: Handler>(
     };
     let (head, ()) = request.into_parts();
     let answering = handler.handle(peer, Box::new(head));
-    let answer = door.turnstile().answer(pulse.was_refused(), answering).await;
+    let answer = door.turnstile().answer(pulse.is_behind(), answering).await;
     if let Err(error) = send(asked.answered(answer), stream).await {
         tracing::debug!(%error, "an answer was not taken");
     }

@@ -264,7 +264,7 @@ impl<H: Handler> Reception<H> {
         let (head, _body) = request.into_parts();
         let asked = pulse.request();
         let answering = self.handle(self.peer(addr, Protocol::H2), Box::new(head));
-        let answer = self.door.turnstile().answer(pulse.was_refused(), answering).await;
+        let answer = self.door.turnstile().answer(pulse.is_behind(), answering).await;
         Ok(asked.answered(answer))
     }
 

@@ -1,5 +1,6 @@
-//! Who was refused waits behind everybody else: connections whose last request was refused go through a turnstile, a few at
-//! a time, so that a flood of bad requests takes what time is left over and good viewers hardly notice.
+//! Viewers who are being served go first: connections whose last request was refused or taken back, and those that ask for the
+//! first time, go through a turnstile, a few at a time, so that a flood of bad requests or of newcomers takes what time is left
+//! over and good viewers hardly notice.
 //!
 //! As many wait as there are requests under way at most, which the door and the limit on streams bound; a turn lasts for one step of
 //! an exchange that waits for nothing.
@@ -12,7 +13,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -23,7 +24,13 @@ use super::body::Body;
 
 /// Shared by the connections of a door; clones are the same.
 #[derive(Debug, Clone)]
-pub(super) struct Turnstile(Arc<Semaphore>);
+pub(super) struct Turnstile(Arc<Gate>);
+
+#[derive(Debug)]
+struct Gate {
+    turns: Semaphore,
+    waiting: AtomicUsize,
+}
 
 impl Turnstile {
     /// One for each core: a refusal takes no longer than its processor time.
@@ -32,7 +39,15 @@ impl Turnstile {
     }
 
     pub(super) fn of_width(width: usize) -> Self {
-        Self(Arc::new(Semaphore::new(width)))
+        Self(Arc::new(Gate {
+            turns: Semaphore::new(width),
+            waiting: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Requests that wait for their turn now.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.waiting.load(Ordering::Relaxed)
     }
 
     /// Whether whoever gets this answer goes through the turnstile with what comes next.
@@ -44,7 +59,10 @@ impl Turnstile {
     /// done lets everything else that is ready go first.
     pub(super) async fn through<F: Future>(&self, exchange: F) -> F::Output {
         // It is never closed; were it, nobody would have to wait.
-        let mut turn = self.0.acquire().await.ok();
+        let mut turn = {
+            let _waiting = Waiting::begin(&self.0.waiting);
+            self.0.turns.acquire().await.ok()
+        };
         let mut exchange = pin!(exchange);
         let done = poll_fn(|cx| {
             let polled = exchange.as_mut().poll(cx);
@@ -60,17 +78,33 @@ impl Turnstile {
         done
     }
 
-    /// The answer to a connection's request, in turn if the one before it `was_refused`; says so of this one.
+    /// The answer to a connection's request, in turn if it `is_behind`; says so of the next one.
     pub(super) async fn answer(
         &self,
-        was_refused: &AtomicBool,
+        is_behind: &AtomicBool,
         answering: impl Future<Output = Response<Body>>,
     ) -> Response<Body> {
-        let answer = match was_refused.load(Ordering::Relaxed) {
+        let answer = match is_behind.load(Ordering::Relaxed) {
             true => Box::pin(self.through(answering)).await,
             false => answering.await,
         };
-        was_refused.store(Self::is_for(answer.status()), Ordering::Relaxed);
+        is_behind.store(Self::is_for(answer.status()), Ordering::Relaxed);
         answer
+    }
+}
+
+/// Counts one that waits until dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -333,6 +333,30 @@ async fn who_was_refused_waits_behind_everybody_else() {
 }
 
 #[tokio::test]
+async fn who_comes_new_waits_behind_those_already_here() {
+    const LINES: usize = 16;
+    let echo = Echo::default();
+    let mut here = line_to(echo.clone(), 1 << 16);
+    here.get("/here").await;
+    here.answer().await;
+    let mut newcomers: Vec<Line> = (0..LINES).map(|_| line_to(echo.clone(), 1 << 16)).collect();
+    for line in &mut newcomers {
+        line.get("/new").await;
+    }
+    here.say(&"GET /here HTTP/1.1\r\nHost: h\r\n\r\n".repeat(4)).await;
+    for _ in 0..4 {
+        assert_eq!(here.answer().await.1, b"/here");
+    }
+    let asked = echo.asked.lock().clone();
+    let last_here = asked.iter().rposition(|path| path == "/here").unwrap();
+    let before = asked[..last_here].iter().filter(|path| *path == "/new").count();
+    assert!(before <= LINES / 2, "{before} went before");
+    for line in &mut newcomers {
+        assert_eq!(line.answer().await.1, b"/new");
+    }
+}
+
+#[tokio::test]
 async fn who_was_refused_and_is_held_now_is_in_nobodys_way() {
     let echo = Echo::default();
     let (mut patient, mut other) = (line_to(echo.clone(), 1 << 16), line_to(echo.clone(), 1 << 16));
