@@ -5,6 +5,9 @@
 #   loadtest/peers/run.sh [viewers] [streams] [seconds] [rounds]
 #   loadtest/peers/run.sh all [seconds] [rounds]      200, 1000, 2000, 4000 viewers of one stream, 1000 over 50 streams
 #
+# PROTOCOL (default: h1) is what the viewers speak. h2 is under TLS 1.3, h3 over QUIC, each with a certificate made for the run; whoever
+# can't is left out: the floor and Varnish speak neither, nginx of Debian 12 no h3.
+#
 # Needs taskset, curl, two cores, and release builds: WEIR_LOADTEST and WEIR_EDGE name the programs (default:
 # target/release/…). SERVER_CORE and LOAD_CORE choose the cores, PEERS (default: "nginx varnish weir") what is compared,
 # HTML and JSON name files for reports. Everything listens on 127.0.0.1, ports PORT to PORT+6 (default 28080).
@@ -32,6 +35,7 @@ target=${CARGO_TARGET_DIR:-$here/../../target}
 loadtest=${WEIR_LOADTEST:-$target/release/weir-loadtest}
 edge=${WEIR_EDGE:-$target/release/weir-edge}
 server_core=${SERVER_CORE:-0} load_core=${LOAD_CORE:-1} port=${PORT:-28080} peers=${PEERS:-nginx varnish weir}
+protocol=${PROTOCOL:-h1} scheme=https
 shape="--streams $streams --bitrate 2500000 --part 200ms --segment 1s --window 20s"
 
 fail() {
@@ -41,6 +45,11 @@ fail() {
 for number in "$viewers" "$streams" "$seconds" "$rounds" "$server_core" "$load_core" "$port"; do
     case $number in '' | *[!0-9]*) fail "'$number' is no number; usage: $0 [viewers] [streams] [seconds] [rounds]" ;; esac
 done
+case $protocol in
+    h1) scheme=http ;;
+    h2 | h3) ;;
+    *) fail "PROTOCOL is h1, h2 or h3, not '$protocol'" ;;
+esac
 for tool in taskset curl; do
     command -v "$tool" >/dev/null || fail "$tool is not installed (Debian: apt-get install util-linux curl)"
 done
@@ -66,6 +75,11 @@ echo "$(uname -sr), $(grep -c ^processor /proc/cpuinfo) cores ($(sed -n 's/^mode
 wants() {
     case " $peers " in *" $1 "*) return 0 ;; *) return 1 ;; esac
 }
+speaks() { # name, protocols: whether it speaks what the viewers do
+    case " $2 " in *" $protocol "*) return 0 ;; esac
+    echo "LEFT OUT: $1 does not speak $protocol" >&2
+    return 1
+}
 
 # A memory file system where there is one, so that nginx's cache never meets a disk.
 dir=$(mktemp -d /dev/shm/weir-peers.XXXXXX 2>/dev/null || mktemp -d)
@@ -79,11 +93,11 @@ trap finish EXIT INT TERM
 
 fill() { # template, port: the peer's own configuration
     sed -e "s|@PORT@|$2|g" -e "s|@ADMIN@|$((port + 5))|g" -e "s|@TLS@|$((port + 6))|g" -e "s|@ORIGIN@|127.0.0.1:$port|g" \
-        -e "s|@ORIGIN_HOST@|127.0.0.1|g" -e "s|@ORIGIN_PORT@|$port|g" -e "s|@DIR@|$dir|g" "$here/$1"
+        -e "s|@SSL@|$ssl|g" -e "s|@CERTIFICATE@|$certificate|g" -e "s|@ORIGIN_HOST@|127.0.0.1|g" -e "s|@ORIGIN_PORT@|$port|g" -e "s|@DIR@|$dir|g" "$here/$1"
 }
-answers() { # port: whether something takes requests there, within 10 s
+answers() { # port, scheme: whether something takes requests there, within 10 s
     for _ in $(seq 100); do
-        if curl -fsS -o /dev/null "http://127.0.0.1:$1/app/s0/index.m3u8" 2>/dev/null; then return 0; fi
+        if curl -fskS -o /dev/null "${2:-http}://127.0.0.1:$1/app/s0/index.m3u8" 2>/dev/null; then return 0; fi
         sleep 0.1
     done
     echo "nothing answers on port $1; what the servers said:" >&2
@@ -101,23 +115,35 @@ start() { # core, program and arguments; sets $pid
 # shellcheck disable=SC2086
 start "$load_core" "$loadtest" origin --listen "127.0.0.1:$port" $shape
 answers "$port"
-# shellcheck disable=SC2086
-start "$server_core" "$loadtest" floor --listen "127.0.0.1:$((port + 1))" $shape
-answers "$((port + 1))"
-servers="floor,$pid=http://127.0.0.1:$((port + 1))/app/s{}/index.m3u8"
+servers=
+if speaks "the floor" h1; then
+    # shellcheck disable=SC2086
+    start "$server_core" "$loadtest" floor --listen "127.0.0.1:$((port + 1))" $shape
+    answers "$((port + 1))"
+    servers="floor,$pid=http://127.0.0.1:$((port + 1))/app/s{}/index.m3u8"
+fi
 
-if ! wants nginx; then :
+ssl='' certificate=''
+if ! wants nginx || ! speaks nginx "h1 h2"; then :
+elif [ "$protocol" = h2 ] && ! command -v openssl >/dev/null; then
+    echo "LEFT OUT: nginx needs a certificate, and openssl is not installed" >&2
 elif command -v nginx >/dev/null; then
+    if [ "$protocol" = h2 ]; then
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost \
+            -keyout "$dir/key.pem" -out "$dir/certificate.pem" 2>/dev/null
+        ssl='ssl http2'
+        certificate="ssl_certificate $dir/certificate.pem; ssl_certificate_key $dir/key.pem; ssl_protocols TLSv1.3;"
+    fi
     fill nginx.conf "$((port + 2))" >"$dir/nginx.conf"
     # Workers give up root's rights: the cache must be open to them.
     chmod 777 "$dir"
     start "$server_core" nginx -c "$dir/nginx.conf" -e "$dir/nginx-error.log"
-    answers "$((port + 2))"
-    servers="$servers nginx,$pid=http://127.0.0.1:$((port + 2))/app/s{}/index.m3u8"
+    answers "$((port + 2))" "$scheme"
+    servers="$servers nginx,$pid=$scheme://127.0.0.1:$((port + 2))/app/s{}/index.m3u8"
 else
     echo "LEFT OUT: nginx is not installed" >&2
 fi
-if ! wants varnish; then :
+if ! wants varnish || ! speaks Varnish h1; then :
 elif command -v varnishd >/dev/null; then
     fill varnish.vcl 0 >"$dir/varnish.vcl"
     start "$server_core" varnishd -F -n "$dir/varnish" -a "127.0.0.1:$((port + 3))" -f "$dir/varnish.vcl" \
@@ -133,13 +159,15 @@ elif [ -x "$edge" ]; then
     fill edge.yaml "$((port + 4))" >"$dir/edge.yaml"
     start "$server_core" "$edge" --config "$dir/edge.yaml"
     answers "$((port + 4))"
-    servers="$servers weir,$pid=http://127.0.0.1:$((port + 4))/app/s{}/index.m3u8"
+    public=$((port + 4))
+    [ "$scheme" = http ] || public=$((port + 6))
+    servers="$servers weir,$pid=$scheme://127.0.0.1:$public/app/s{}/index.m3u8"
 else
     echo "LEFT OUT: no $edge" >&2
 fi
 
 # Each viewer keeps the next playlist and the hinted part requested, as Safari does.
 # shellcheck disable=SC2086
-taskset -c "$load_core" "$loadtest" compare $servers --viewers "$viewers" --streams "$streams" --threads 1 \
+taskset -c "$load_core" "$loadtest" compare $servers --protocol "$protocol" --insecure --viewers "$viewers" --streams "$streams" --threads 1 \
     --duration "${seconds}s" --warmup 3s --arrival linear:2s --safari 100 --verify-every 16 --repeat "$rounds" \
     --origin-metrics "http://127.0.0.1:$port/metrics" ${HTML:+--html "$HTML"} ${JSON:+--json "$JSON"}
