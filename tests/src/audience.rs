@@ -25,7 +25,7 @@ use weir_shared::hls::parse;
 
 use crate::client;
 
-/// How long an edge may take until it plays.
+/// How long an edge may take until it plays, and for an answer: longer than any hold.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Priority of what disturbs: the lowest.
 const NICE: i32 = 19;
@@ -154,6 +154,11 @@ impl Viewer {
 
     /// The playlist, and when it was there.
     async fn ask(&mut self, query: &str) -> anyhow::Result<(Bytes, Instant)> {
+        let answer = tokio::time::timeout(PATIENCE, self.exchange(query)).await;
+        answer.with_context(|| format!("{}{query}: no answer in {PATIENCE:?}", self.playlist))?
+    }
+
+    async fn exchange(&mut self, query: &str) -> anyhow::Result<(Bytes, Instant)> {
         let request = Request::get(format!("{}{query}", self.playlist))
             .header("host", &self.host)
             .body(Empty::new())?;

@@ -26,6 +26,8 @@ use crate::{http::Target, viewer::Failure};
 const MAX_REST_BYTES: usize = 72 * 1024;
 /// From here on nothing more is encrypted until the server has read.
 const MAX_UNSENT_BYTES: usize = 64 * 1024;
+/// Most that waits for a server that does not read: two of those, and the TLS session's own answers (key updates).
+const MAX_BACKLOG_BYTES: usize = 256 * 1024;
 
 /// A connected socket.
 pub(super) struct Transport {
@@ -138,6 +140,9 @@ impl Transport {
             let sent = write(&mut self.stream, cx, &self.unsent)?;
             self.unsent.drain(..sent);
         }
+        if self.unsent.len() > MAX_BACKLOG_BYTES {
+            return Err(io::Error::other("a server that makes us talk and does not read"));
+        }
         Ok(())
     }
 }
@@ -222,6 +227,7 @@ impl Tls {
             }
         }
     }
+
     /// Encrypts into `buffer`; how much of it was filled.
     fn encrypt(&mut self, plain: &[u8], buffer: &mut [u8]) -> io::Result<usize> {
         loop {
@@ -261,5 +267,33 @@ fn encode(mut data: EncodeTlsData<'_, ClientConnectionData>, into: &mut Vec<u8>)
     match data.encode(into.get_mut(before..).unwrap_or_default()) {
         Ok(_) => Ok(()),
         Err(error) => Err(rustls::Error::General(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// More than any system keeps for a socket.
+    const ENDLESS_BYTES: usize = 64 << 20;
+
+    async fn send(unsent: usize) -> io::Result<()> {
+        let deaf = TcpListener::bind("127.0.0.1:0").await?;
+        let mut transport = Transport {
+            stream: TcpStream::connect(deaf.local_addr()?).await?,
+            tls: None,
+            unsent: vec![0; unsent],
+        };
+        poll_fn(|cx| Poll::Ready(transport.send(cx, &mut Vec::new(), &mut []))).await
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_server_that_does_not_read_is_bounded() {
+        assert!(send(MAX_UNSENT_BYTES).await.is_ok());
+        assert!(send(ENDLESS_BYTES).await.is_err());
     }
 }
