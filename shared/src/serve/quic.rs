@@ -3,10 +3,11 @@
 //! A client must show that it receives at its address before it is given state, as soon as many are shaking hands; answers
 //! to unproven addresses stay below three times what came from there in any case (RFC 9000 section 8).
 //!
-//! Before this: `door.rs` (who may come in). After this: `quic/bounded.rs` (h3 within bounds), then the node's [`Handler`];
+//! Before this: `door.rs` (who may come in). After this: `quic/bounded.rs` (h3 within bounds) and `quic/request.rs` (a request's stream), then the node's [`Handler`];
 //! `pulse.rs` watches the client meanwhile.
 
 mod bounded;
+mod request;
 
 use std::{
     io,
@@ -19,7 +20,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use h3::{
     error::{Code, StreamError},
     server::{RequestResolver, RequestStream},
@@ -30,7 +30,10 @@ use quinn::{Endpoint, Incoming, VarInt, crypto::rustls::QuicServerConfig};
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 use tokio::{task::JoinSet, time::timeout};
 
-use self::bounded::{Bounded, BoundedBidi};
+use self::{
+    bounded::{Bounded, BoundedBidi},
+    request::Shared,
+};
 use super::{
     Handler, Peer, Protocol,
     body::Body,
@@ -41,8 +44,8 @@ use super::{
     pulse::Pulse,
 };
 
-type Resolver = RequestResolver<Bounded, Bytes>;
-type Stream = RequestStream<BoundedBidi, Bytes>;
+type Resolver = RequestResolver<Bounded, Shared>;
+type Stream = RequestStream<BoundedBidi, Shared>;
 
 /// Handshakes at once from which on every further client must prove its address first (one more round trip).
 const HANDSHAKES_BEFORE_RETRY: usize = 64;
@@ -56,7 +59,7 @@ const UNI_STREAMS: u32 = 4;
 /// holes takes some two hundred bytes of memory for each that came (1.6 MiB a connection).
 const STREAM_RECEIVE_WINDOW: u32 = 16 * 1024;
 const RECEIVE_WINDOW: u32 = 16 * 1024;
-/// Bytes kept for one connection until they are acknowledged: 40 Mbit/s at 100 ms.
+/// Bytes on their way to one connection until they are acknowledged, shared with all others who get them: 40 Mbit/s at 100 ms.
 const SEND_WINDOW: u64 = 512 * 1024;
 /// Handshake bytes out of order.
 const CRYPTO_BUFFER: usize = 16 * 1024;
@@ -204,7 +207,7 @@ impl<H: Handler> Reception<H> {
             pulse.clone(),
             limits.header_bytes as usize + REQUEST_OVERHEAD,
         );
-        let mut connection: h3::server::Connection<Bounded, Bytes> = match h3::server::builder()
+        let mut connection: h3::server::Connection<Bounded, Shared> = match h3::server::builder()
             .max_field_section_size(limits.header_bytes.into())
             .send_grease(false)
             .build(bounded)
@@ -304,7 +307,7 @@ async fn send(answer: Response<Body>, mut stream: Stream) -> Result<(), StreamEr
     stream.send_response(Response::from_parts(head, ())).await?;
     while let Some(Ok(frame)) = body.frame().await {
         if let Ok(data) = frame.into_data() {
-            stream.send_data(data).await?;
+            stream.send_data(data.into()).await?;
         }
     }
     stream.finish().await?;

@@ -1,7 +1,7 @@
 //! h3's view of a QUIC connection, with the bounds that h3 itself does not set: it collects a whole frame before it looks
 //! at it, and remembers every unidirectional stream there ever was.
 //!
-//! Before this: `quic.rs`. After this: `h3_quinn`; `pulse.rs` hears what the client sends.
+//! Before this: `quic.rs`. After this: `request.rs`, and `h3_quinn` for all that is no request; `pulse.rs` hears what the client sends.
 
 use std::task::{Context, Poll, ready};
 
@@ -13,18 +13,27 @@ use h3::{
         WriteBuf,
     },
 };
+use quinn::ConnectionError;
+use tokio_util::sync::ReusableBoxFuture;
 
-use super::super::pulse::Pulse;
+use super::{
+    super::pulse::Pulse,
+    request::{self, RequestStream, Shared},
+};
 
 /// Unidirectional streams a client opens in a connection's life: control, two for QPACK, and some that mean nothing
 /// (RFC 9114 section 6.2.3).
 const MAX_UNI_STREAMS: usize = 16;
 
-pub(super) type BoundedBidi = BoundedStream<h3_quinn::BidiStream<Bytes>>;
+pub(super) type BoundedBidi = BoundedStream<RequestStream>;
+
+type Bidi = (quinn::SendStream, quinn::RecvStream);
 
 /// A connection of which each request stream carries `request_bytes` from the client at most.
 pub(super) struct Bounded {
     inner: h3_quinn::Connection,
+    quic: quinn::Connection,
+    accepting: ReusableBoxFuture<'static, Result<Bidi, ConnectionError>>,
     pulse: Pulse,
     request_bytes: usize,
     uni_streams: usize,
@@ -33,7 +42,9 @@ pub(super) struct Bounded {
 impl Bounded {
     pub(super) fn new(connection: quinn::Connection, pulse: Pulse, request_bytes: usize) -> Self {
         Self {
-            inner: h3_quinn::Connection::new(connection),
+            inner: h3_quinn::Connection::new(connection.clone()),
+            accepting: ReusableBoxFuture::new(accept(connection.clone())),
+            quic: connection,
             pulse,
             request_bytes,
             uni_streams: 0,
@@ -41,12 +52,16 @@ impl Bounded {
     }
 }
 
-impl Connection<Bytes> for Bounded {
+async fn accept(connection: quinn::Connection) -> Result<Bidi, ConnectionError> {
+    connection.accept_bi().await
+}
+
+impl Connection<Shared> for Bounded {
     type RecvStream = BoundedStream<h3_quinn::RecvStream>;
     type OpenStreams = Opener;
 
     fn poll_accept_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::RecvStream, ConnectionErrorIncoming>> {
-        let stream = ready!(Connection::<Bytes>::poll_accept_recv(&mut self.inner, cx))?;
+        let stream = ready!(Connection::<Shared>::poll_accept_recv(&mut self.inner, cx))?;
         self.uni_streams += 1;
         if self.uni_streams > MAX_UNI_STREAMS {
             return Poll::Ready(Err(too_much("too many unidirectional streams")));
@@ -59,9 +74,10 @@ impl Connection<Bytes> for Bounded {
     }
 
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::BidiStream, ConnectionErrorIncoming>> {
-        let stream = ready!(Connection::<Bytes>::poll_accept_bidi(&mut self.inner, cx))?;
+        let accepted = ready!(self.accepting.poll(cx));
+        self.accepting.set(accept(self.quic.clone()));
         Poll::Ready(Ok(BoundedStream {
-            inner: stream,
+            inner: RequestStream::new(accepted.map_err(request::lost)?)?,
             pulse: self.pulse.clone(),
             left: Some(self.request_bytes),
         }))
@@ -73,29 +89,29 @@ impl Connection<Bytes> for Bounded {
 }
 
 /// A server opens unidirectional streams only: its control stream and QPACK.
-impl OpenStreams<Bytes> for Bounded {
+impl OpenStreams<Shared> for Bounded {
     type BidiStream = BoundedBidi;
-    type SendStream = h3_quinn::SendStream<Bytes>;
+    type SendStream = h3_quinn::SendStream<Shared>;
 
     fn poll_open_bidi(&mut self, _: &mut Context<'_>) -> Poll<Result<Self::BidiStream, StreamErrorIncoming>> {
         Poll::Ready(Err(not_ours()))
     }
 
     fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::SendStream, StreamErrorIncoming>> {
-        OpenStreams::<Bytes>::poll_open_send(&mut self.inner, cx)
+        OpenStreams::<Shared>::poll_open_send(&mut self.inner, cx)
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
-        OpenStreams::<Bytes>::close(&mut self.inner, code, reason);
+        OpenStreams::<Shared>::close(&mut self.inner, code, reason);
     }
 }
 
 /// What h3 would open streams with besides its connection; a server has no use for it.
 pub(super) struct Opener;
 
-impl OpenStreams<Bytes> for Opener {
+impl OpenStreams<Shared> for Opener {
     type BidiStream = BoundedBidi;
-    type SendStream = h3_quinn::SendStream<Bytes>;
+    type SendStream = h3_quinn::SendStream<Shared>;
 
     fn poll_open_bidi(&mut self, _: &mut Context<'_>) -> Poll<Result<Self::BidiStream, StreamErrorIncoming>> {
         Poll::Ready(Err(not_ours()))
@@ -153,12 +169,12 @@ impl<S: RecvStream<Buf = Bytes>> RecvStream for BoundedStream<S> {
     }
 }
 
-impl<S: SendStream<Bytes>> SendStream<Bytes> for BoundedStream<S> {
+impl<S: SendStream<Shared>> SendStream<Shared> for BoundedStream<S> {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
         self.inner.poll_ready(cx)
     }
 
-    fn send_data<T: Into<WriteBuf<Bytes>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
+    fn send_data<T: Into<WriteBuf<Shared>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
         self.inner.send_data(data)
     }
 
