@@ -1,6 +1,9 @@
 //! `compare`: the same load on several servers in turn.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -9,8 +12,14 @@ use super::{
 };
 use crate::{
     report::{self, Run},
-    run,
+    run, system,
 };
+
+/// How long servers may go on with what the viewers of the run before have left behind, before the next run begins all the same.
+const REST_PATIENCE: Duration = Duration::from_secs(30);
+/// A server rests when it takes less than this of a core for as long as it is looked at.
+const REST_SHARE: f64 = 0.1;
+const REST_LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -59,6 +68,14 @@ pub(super) async fn main(args: Args, interrupt: CancellationToken) -> anyhow::Re
             if interrupt.is_cancelled() {
                 break 'all;
             }
+            let busy = rest(&args.servers, REST_PATIENCE, &interrupt).await;
+            if !busy.is_empty() {
+                eprintln!(
+                    "note: {} still busy: {} shares the machine with that",
+                    busy.join(", "),
+                    server.name
+                );
+            }
             let mut plan = args.measure.plan(args.crowd.audience(&server.url)?);
             plan.name = server.name.clone();
             plan.server_pid = server.pid;
@@ -92,6 +109,34 @@ pub(super) async fn main(args: Args, interrupt: CancellationToken) -> anyhow::Re
     Ok(kept)
 }
 
+/// Waits until all servers whose pid is known rest; names those that do not in time.
+async fn rest(servers: &[Server], patience: Duration, interrupt: &CancellationToken) -> Vec<String> {
+    let cpu = |server: &Server| {
+        server
+            .pid
+            .and_then(|pid| system::usage(pid).ok())
+            .map(|usage| usage.cpu_seconds)
+    };
+    let deadline = Instant::now() + patience;
+    loop {
+        let before: Vec<_> = servers.iter().map(cpu).collect();
+        let looked = Instant::now();
+        tokio::select! {
+            () = sleep(REST_LOOK) => {}
+            () = interrupt.cancelled() => return Vec::new(),
+        }
+        let most = looked.elapsed().as_secs_f64() * REST_SHARE;
+        let busy = servers.iter().zip(before).filter_map(|(server, before)| {
+            let used = cpu(server)? - before?;
+            (used > most).then(|| server.name.clone())
+        });
+        let busy: Vec<_> = busy.collect();
+        if busy.is_empty() || Instant::now() >= deadline {
+            return busy;
+        }
+    }
+}
+
 /// The run whose median latency is the median of all.
 fn median(mut runs: Vec<Run>) -> Option<Run> {
     runs.sort_by_key(|run| run.total.latency.at(0.5));
@@ -102,6 +147,32 @@ fn median(mut runs: Vec<Run>) -> Option<Run> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_works_is_waited_for_and_named_and_who_rests_is_not() {
+        let interrupt = CancellationToken::new();
+        let own = |name: &str| Server {
+            name: name.to_owned(),
+            pid: Some(std::process::id()),
+            url: String::new(),
+        };
+        let gone = Server {
+            pid: Some(u32::MAX),
+            ..own("gone")
+        };
+        assert!(
+            rest(std::slice::from_ref(&gone), Duration::ZERO, &interrupt)
+                .await
+                .is_empty()
+        );
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let worker = std::thread::spawn(move || while !stopped.is_cancelled() {});
+        let busy = rest(&[own("busy"), gone], Duration::ZERO, &interrupt).await;
+        stop.cancel();
+        worker.join().unwrap();
+        assert_eq!(busy, ["busy"]);
+    }
 
     #[test]
     fn servers_are_named_and_may_have_a_pid() {
