@@ -65,10 +65,10 @@ pub(super) async fn main(args: Args, interrupt: CancellationToken) -> anyhow::Re
     let mut rounds: Vec<Vec<Run>> = vec![Vec::new(); args.servers.len()];
     'all: for round in 0..args.repeat.max(1) {
         for (server, runs) in args.servers.iter().zip(&mut rounds) {
+            let busy = rest(&args.servers, REST_PATIENCE, &interrupt).await;
             if interrupt.is_cancelled() {
                 break 'all;
             }
-            let busy = rest(&args.servers, REST_PATIENCE, &interrupt).await;
             if !busy.is_empty() {
                 eprintln!(
                     "note: {} still busy: {} shares the machine with that",
@@ -120,6 +120,9 @@ async fn rest(servers: &[Server], patience: Duration, interrupt: &CancellationTo
     let deadline = Instant::now() + patience;
     loop {
         let before: Vec<_> = servers.iter().map(cpu).collect();
+        if before.iter().all(Option::is_none) {
+            return Vec::new();
+        }
         let looked = Instant::now();
         tokio::select! {
             () = sleep(REST_LOOK) => {}
@@ -172,6 +175,21 @@ mod tests {
         stop.cancel();
         worker.join().unwrap();
         assert_eq!(busy, ["busy"]);
+    }
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[tokio::test]
+    async fn who_interrupts_the_rest_before_a_run_keeps_what_was_measured() {
+        let server = format!("own,{}=http://127.0.0.1:1/app/s/index.m3u8", std::process::id());
+        let args = <Cli as clap::Parser>::parse_from(["compare", &server]).args;
+        let interrupt = CancellationToken::new();
+        let (ended, ()) = tokio::join!(main(args, interrupt.clone()), async { interrupt.cancel() });
+        assert!(ended.unwrap());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! h3's view of a QUIC connection, with the bounds that h3 itself does not set: it collects a whole frame before it looks
 //! at it, and remembers every unidirectional stream there ever was.
 //!
-//! Before this: `quic.rs`. After this: `request.rs`, and `h3_quinn` for all that is no request; `pulse.rs` hears what the client sends.
+//! Before this: `quic.rs`. After this: `request.rs`, and `h3_quinn` for all that is no request; `pulse.rs` hears what the
+//! client sends.
 
 use std::task::{Context, Poll, ready};
 
