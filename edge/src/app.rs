@@ -235,6 +235,7 @@ impl Controls {
             for (gauge, value) in [
                 (&metrics.connections, self.door.connections()),
                 (&metrics.waiting, self.door.waiting()),
+                (&metrics.sheets, self.door.tidy_sheets()),
             ] {
                 gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
             }

@@ -30,6 +30,7 @@ pub struct Metrics {
     pub in_progress: IntGauge,
     pub connections: IntGauge,
     pub waiting: IntGauge,
+    pub sheets: IntGauge,
     pub memory: IntGauge,
     pub viewers: IntGauge,
     /// By result: `applied`, `refused`.
@@ -143,6 +144,10 @@ impl Metrics {
             waiting: gauge(
                 "weir_edge_waiting_turns",
                 "Requests of newcomers and of clients that were refused, waiting for the processor behind all others.",
+            )?,
+            sheets: gauge(
+                "weir_edge_sheet_bytes",
+                "Bytes of parts and segments that plain HTTP/1.1 connections share in the kernel's memory.",
             )?,
             memory: gauge("weir_edge_memory_bytes", "Resident memory of this process, as limits.memory sees it.")?,
             viewers: gauge(

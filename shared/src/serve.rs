@@ -13,6 +13,7 @@ mod pulse;
 pub mod quic;
 pub mod respond;
 mod resumed;
+mod sheets;
 pub mod tcp;
 pub mod tls;
 mod turnstile;

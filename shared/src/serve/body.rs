@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-type Guard = Box<dyn Any + Send + Sync>;
+pub(super) type Guard = Box<dyn Any + Send + Sync>;
 
 /// A body of known length in one or more pieces.
 #[derive(Default)]
@@ -63,6 +63,11 @@ impl Body {
             bytes: next,
             _guards: std::mem::take(&mut self.guards),
         }))
+    }
+
+    /// Takes what guards the body, to be dropped when its last byte is written: the pieces are as they were given then.
+    pub(super) fn take_guards(&mut self) -> Vec<Guard> {
+        std::mem::take(&mut self.guards)
     }
 
     /// Bytes still to come.

@@ -9,13 +9,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use ipnet::IpNet;
 use parking_lot::{Mutex, RwLock};
 use prometheus::IntCounterVec;
 
-use super::{limits::Limits, pace::Eviction, turnstile::Turnstile};
+use super::{limits::Limits, pace::Eviction, sheets::Sheets, turnstile::Turnstile};
 
 /// What counts as one client: an IPv4 address, or an IPv6 /64, which one household or one attacker has to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,6 +69,7 @@ struct Frame {
     /// Whether nobody else is let in, whatever the numbers.
     is_shut: AtomicBool,
     turnstile: Turnstile,
+    sheets: Sheets,
     /// By `limit`: what was turned away or ended.
     shed: Option<IntCounterVec>,
 }
@@ -98,6 +100,7 @@ impl Door {
             inside: Mutex::default(),
             is_shut: AtomicBool::new(false),
             turnstile: Turnstile::new(),
+            sheets: Sheets::default(),
             shed,
         }))
     }
@@ -139,6 +142,16 @@ impl Door {
     /// Where those wait.
     pub(super) fn turnstile(&self) -> &Turnstile {
         &self.0.turnstile
+    }
+
+    /// Bytes that plain connections share in the kernel's memory; called now and then, it lets go what is no longer asked for.
+    pub fn tidy_sheets(&self) -> usize {
+        self.0.sheets.tidy(Instant::now())
+    }
+
+    /// Where those are.
+    pub(super) fn sheets(&self) -> &Sheets {
+        &self.0.sheets
     }
 
     /// Connections open now.

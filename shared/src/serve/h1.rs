@@ -16,15 +16,24 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Response, StatusCode};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     time::{Instant, Sleep, sleep_until, timeout},
 };
 
-use super::{Handler, Peer, body::Body, drain::Drain, limits::Limits, pace::Eviction, turnstile::Turnstile};
+use super::{
+    Handler, Peer,
+    body::Body,
+    drain::Drain,
+    limits::Limits,
+    pace::Eviction,
+    sheets::{Plain, Sheets, poll_send_ahead},
+    turnstile::Turnstile,
+};
 use head::{Head, HeadLimits, MOST_HEADERS, Malformed};
-use outgoing::{Outgoing, SLICES};
+use outgoing::{Next, Outgoing, SLICES};
 
 mod answer;
 mod date;
@@ -57,11 +66,11 @@ pub(super) async fn serve<S, H>(
     stream: &mut S,
     peer: Peer,
     handler: &H,
-    (limits, turnstile): (&Limits, &Turnstile),
+    (limits, turnstile, sheets): (&Limits, &Turnstile, &Sheets),
     drain: &Drain,
 ) -> End
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Plain + Unpin,
     H: Handler,
 {
     let heads = HeadLimits {
@@ -72,6 +81,7 @@ where
         stream,
         input: Vec::new(),
         most: heads.bytes,
+        sheets,
     };
     let mut alarm = Alarm::new(limits.head_timeout);
     let mut draining = pin!(drain.draining());
@@ -164,9 +174,10 @@ struct Wire<'a, S> {
     input: Vec<u8>,
     /// Longest input.
     most: usize,
+    sheets: &'a Sheets,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<'_, S> {
+impl<S: AsyncRead + AsyncWrite + Plain + Unpin> Wire<'_, S> {
     /// Reads what there is; 0: the client sends no more.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut space = [const { MaybeUninit::uninit() }; READ_BYTES];
@@ -218,7 +229,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<'_, S> {
     ) -> io::Result<bool> {
         let head = date::now(|date| answer::head(&response, date, last));
         let mut body = response.into_body();
-        let mut out = Outgoing::new(head, &mut body);
+        let is_plain = self.stream.socket().is_some();
+        let sheet = |piece: &Bytes, head: Option<&[u8]>| match is_plain {
+            true => self.sheets.of(piece, head),
+            false => None,
+        };
+        let mut out = Outgoing::new(head, &mut body, sheet);
         let mut stuck = false;
         poll_fn(|cx| {
             match self.poll_write(&mut out, cx) {
@@ -239,9 +255,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<'_, S> {
     fn poll_write(&mut self, out: &mut Outgoing, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !out.is_written() {
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let used = out.slices(&mut slices);
-            let slices = slices.get(..used).unwrap_or(&[]);
-            match ready!(Pin::new(&mut *self.stream).poll_write_vectored(cx, slices))? {
+            let next = out.next(&mut slices);
+            let written = match (next, self.stream.socket()) {
+                (Next::Ahead(used), Some(socket)) => poll_send_ahead(socket, slices.get(..used).unwrap_or(&[]), cx),
+                (Next::Ahead(used) | Next::Slices(used), _) => {
+                    let slices = slices.get(..used).unwrap_or(&[]);
+                    Pin::new(&mut *self.stream).poll_write_vectored(cx, slices)
+                }
+                (Next::Sheet(sheet, from), socket) => {
+                    match socket.map(|socket| sheet.poll_send(socket, from, cx)) {
+                        Some(sent @ (Poll::Pending | Poll::Ready(Ok(1..)))) => sent,
+                        // Whatever is wrong with it, the bytes themselves are here.
+                        _ => {
+                            out.forget_sheets();
+                            continue;
+                        }
+                    }
+                }
+            };
+            match ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => out.advance(written),
             }

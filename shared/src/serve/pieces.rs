@@ -15,7 +15,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-use super::cork::Keeps;
+use super::{cork::Keeps, sheets::Plain};
 
 /// Bytes that are copied at once: below glibc's threshold, 2112 at the least.
 const PIECE: usize = 2048;
@@ -24,6 +24,8 @@ const PIECES: usize = 32;
 
 /// A TLS stream that is written in pieces.
 pub(super) struct Pieces<S>(pub(super) S);
+
+impl<S> Plain for Pieces<S> {}
 
 impl<S> Keeps for Pieces<TlsStream<S>> {
     fn keep(&mut self, slices: &[IoSlice<'_>]) -> Option<io::Result<usize>> {

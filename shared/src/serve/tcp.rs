@@ -37,6 +37,7 @@ use super::{
     pieces::Pieces,
     pulse::{Heard, Pulse},
     resumed::Resumed,
+    sheets::Plain,
 };
 
 type Answer = Response<Body>;
@@ -209,13 +210,21 @@ impl<H: Handler> Reception<H> {
 
     async fn http<S>(&self, mut stream: S, addr: SocketAddr, is_h2: bool)
     where
-        S: AsyncRead + AsyncWrite + Keeps + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Keeps + Plain + Unpin + Send + 'static,
     {
         let limits = self.door.limits();
         let mut begun = Vec::new();
         if !is_h2 {
             let peer = self.peer(addr, Protocol::H1);
-            match h1::serve(&mut stream, peer, self, (&limits, self.door.turnstile()), &self.drain).await {
+            match h1::serve(
+                &mut stream,
+                peer,
+                self,
+                (&limits, self.door.turnstile(), self.door.sheets()),
+                &self.drain,
+            )
+            .await
+            {
                 End::Closed => return,
                 End::Evicted(why) => {
                     tracing::debug!(why = why.as_str(), "a connection is ended");

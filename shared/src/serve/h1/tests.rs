@@ -15,6 +15,8 @@ use crate::serve::{
     respond::{self, Asked},
 };
 
+impl Plain for DuplexStream {}
+
 /// Answers with the path at once, or under `/held` when told to.
 #[derive(Clone)]
 struct Echo {
@@ -95,10 +97,16 @@ fn line_to(echo: Echo, bytes: usize) -> Line {
         secure: false,
     };
     let (handler, draining) = (echo.clone(), drain.clone());
-    let served =
-        tokio::spawn(
-            async move { serve(&mut server, peer, &handler, (&limits(), &handler.turnstile), &draining).await },
-        );
+    let served = tokio::spawn(async move {
+        serve(
+            &mut server,
+            peer,
+            &handler,
+            (&limits(), &handler.turnstile, &Sheets::default()),
+            &draining,
+        )
+        .await
+    });
     Line {
         client,
         echo,
