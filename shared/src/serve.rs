@@ -4,6 +4,7 @@ pub mod body;
 mod cork;
 pub mod door;
 pub mod drain;
+mod exchanges;
 pub mod gzip;
 mod h1;
 pub mod limits;

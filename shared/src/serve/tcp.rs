@@ -16,7 +16,7 @@ use std::{
 
 use http::{HeaderValue, Request, Response, header, request::Parts};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol as Transport, SockRef, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -32,6 +32,7 @@ use super::{
     cork::{Cork, Keeps},
     door::{Door, Full},
     drain::Drain,
+    exchanges::{Arrivals, Exchanges},
     h1::{self, End, LAST_REQUEST},
     pace::Eviction,
     pieces::Pieces,
@@ -242,15 +243,16 @@ impl<H: Handler> Reception<H> {
     {
         let pulse = Pulse::new(limits.clone());
         let service = service_fn(|request| self.clone().answer(pulse.clone(), addr, request));
+        let mut exchanges = Exchanges::default();
         let (mut cork, stream) = Cork::new(stream);
         let stream = TokioIo::new(Heard::new(stream, pulse.clone()));
-        let mut connection = pin!(builder(&limits).serve_connection(stream, service));
+        let mut connection = pin!(builder(&limits, &exchanges).serve_connection(stream, service));
         let mut overdue = pin!(pulse.overdue());
         let mut going = pin!(self.go_away(&pulse));
         let mut is_going = false;
         let ended = loop {
             tokio::select! {
-                ended = poll_fn(|cx| poll_speak(connection.as_mut(), &mut cork, cx)) => break ended,
+                ended = poll_fn(|cx| poll_speak(connection.as_mut(), &mut exchanges, &mut cork, cx)) => break ended,
                 why = overdue.as_mut() => {
                     tracing::debug!(why = why.as_str(), "a connection is ended");
                     return self.door.evicted(why);
@@ -308,10 +310,11 @@ impl<H: Handler> Handler for Reception<H> {
 /// Goes on with a connection; what it has to say for now has left when it waits.
 fn poll_speak<S: AsyncWrite + Unpin>(
     connection: Pin<&mut impl Future<Output = hyper::Result<()>>>,
+    exchanges: &mut Exchanges,
     cork: &mut Cork<S>,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
-    if let Poll::Ready(ended) = connection.poll(cx) {
+    if let Poll::Ready(ended) = exchanges.poll(connection, cx) {
         return Poll::Ready(ended.map_err(io::Error::other));
     }
     match cork.poll_release(cx) {
@@ -320,8 +323,8 @@ fn poll_speak<S: AsyncWrite + Unpin>(
     }
 }
 
-fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn builder(limits: &Limits, exchanges: &Exchanges) -> http2::Builder<Arrivals> {
+    let mut builder = http2::Builder::new(exchanges.arrivals());
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
