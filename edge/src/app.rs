@@ -27,6 +27,7 @@ use crate::{
     memory,
     metrics::Metrics,
     reload::{self, Watched},
+    upstream::threads::Threads,
     viewers::Viewers,
 };
 
@@ -77,6 +78,7 @@ impl Edge {
             viewers: Arc::new(Viewers::new(metrics.clone())),
             metrics,
             progress: Arc::new(Progress::default()),
+            threads: Threads::start().context("no threads for what comes from upstream")?,
             stop: CancellationToken::new(),
         };
         let public = Public::new(Generation::new(config, &lasting, None)?);
@@ -111,11 +113,14 @@ impl Edge {
         started
             .admin_tasks
             .spawn(tcp::serve(admin, None, limits, admin_side, admin_drain));
+        let (viewers, stop) = (controls.lasting.viewers.clone(), controls.lasting.stop.clone());
+        // Its last word, that nobody watches here any more, is waited for.
+        started
+            .admin_tasks
+            .spawn(viewers.run(move || public.current().directory(), stop));
         started.admin_tasks.close();
         tokio::spawn(controls.clone().follow_certificates());
         tokio::spawn(controls.clone().tidy());
-        let (viewers, stop) = (controls.lasting.viewers.clone(), controls.lasting.stop.clone());
-        tokio::spawn(viewers.run(move || public.current().directory(), stop));
         tracing::info!(http = ?started.http, https = ?started.https, admin = %started.admin, "edge is ready");
         Ok(started)
     }
@@ -147,7 +152,7 @@ impl Edge {
         }
         self.stop().cancel();
         self.admin_drain.start();
-        // Who is reading metrics at this moment gets them; an idle connection does not keep us.
+        // Who is reading metrics at this moment gets them, and the directory the last report; neither keeps us for long.
         let _ = timeout(times.answers.0, self.admin_tasks.wait()).await;
     }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use dashmap::{DashMap, Entry as MapEntry};
 use http::StatusCode;
 use moka::{Expiry, future::Cache, policy::EvictionPolicy};
-use tokio::{sync::watch, time::Instant};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -122,6 +122,8 @@ pub struct Store {
     flights: DashMap<Arc<str>, watch::Receiver<Option<Outcome>>>,
     upstream: Arc<Upstream>,
     metrics: Arc<Metrics>,
+    /// Where fetches run.
+    threads: Handle,
     /// Ends every fetch.
     stop: CancellationToken,
 }
@@ -164,6 +166,7 @@ impl Store {
                 .build(),
             flights: DashMap::new(),
             upstream,
+            threads: Handle::current(),
             metrics,
             stop,
         })
@@ -264,7 +267,7 @@ impl Store {
                 let (lands, flight) = watch::channel(None);
                 place.insert(flight.clone());
                 let (store, resource) = (self.clone(), resource.clone());
-                tokio::spawn(async move {
+                self.threads.spawn(async move {
                     let landing = Landing {
                         store: &store,
                         key: &resource.key,
@@ -276,6 +279,8 @@ impl Store {
                     // Stored first, then off the list, then told: nobody in between starts a second fetch.
                     drop(landing);
                     lands.send_replace(Some(outcome));
+                    // Whoever waited for these bytes should not wait for what is done here next, if they share a processor.
+                    std::thread::yield_now();
                 });
                 Ok((Flight::Led, flight))
             }

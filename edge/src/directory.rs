@@ -13,7 +13,7 @@ mod follow;
 use std::{sync::Arc, time::Duration};
 
 use moka::{future::Cache, policy::EvictionPolicy};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 use weir_shared::{
     directory::{Page, StreamRecord, ViewersReport},
@@ -59,6 +59,8 @@ pub struct Directory {
     opens_unknown: bool,
     client: Client,
     metrics: Arc<Metrics>,
+    /// Where origins are asked.
+    threads: Handle,
 }
 
 impl Directory {
@@ -82,6 +84,7 @@ impl Directory {
             opens_unknown: config.unknown == config::Unknown::Open,
             client: Client::new(config)?,
             metrics,
+            threads: Handle::current(),
         }))
     }
 
@@ -113,7 +116,7 @@ impl Directory {
         }
         // A viewer who leaves cancels nothing: others may be waiting for the same record.
         let (directory, key) = (self.clone(), key.clone());
-        let fetched = tokio::spawn(async move { directory.fetch(&key).await });
+        let fetched = self.threads.spawn(async move { directory.fetch(&key).await });
         let found = fetched.await.unwrap_or(Err(NoRecord::Unavailable));
         self.count(match &found {
             Ok(_) => "fetched",

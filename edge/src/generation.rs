@@ -27,7 +27,7 @@ use crate::{
     live::followers::Followers,
     metrics::Metrics,
     route::{Route, routes::Routes},
-    upstream::Upstream,
+    upstream::{Upstream, threads::Threads},
     viewers::Viewers,
 };
 
@@ -37,6 +37,8 @@ pub struct Lasting {
     pub metrics: Arc<Metrics>,
     pub progress: Arc<Progress>,
     pub viewers: Arc<Viewers>,
+    /// Where followers and fetches run.
+    pub threads: Threads,
     /// Ends followers and fetches, and with them what is held.
     pub stop: CancellationToken,
 }
@@ -64,8 +66,10 @@ impl Generation {
             metrics,
             progress,
             viewers,
+            threads,
             stop,
         } = lasting;
+        let _threads = threads.enter();
         let limits = Arc::new(Limits::new(&config.limits, progress.clone(), metrics.clone()));
         if let Some(before) = before
             && before.differs_in_limits_only(&config)

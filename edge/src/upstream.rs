@@ -8,6 +8,7 @@ mod client;
 mod health;
 pub mod jar;
 mod placement;
+pub mod threads;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 

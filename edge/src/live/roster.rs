@@ -101,6 +101,8 @@ pub struct Roster<I: Id, M: Send + Sync + 'static> {
     limit: usize,
     started: Instant,
     metrics: Arc<Metrics>,
+    /// Where followers run.
+    threads: tokio::runtime::Handle,
     /// Ends every follower, and with it every hold.
     stop: CancellationToken,
 }
@@ -127,6 +129,7 @@ impl<I: Id, M: Send + Sync + 'static> Roster<I, M> {
             limit,
             started: Instant::now(),
             metrics,
+            threads: tokio::runtime::Handle::current(),
             stop,
         })
     }
@@ -215,7 +218,7 @@ impl<I: Id, M: Send + Sync + 'static> Roster<I, M> {
         self.metrics.followers.inc();
         let state = Arc::new(state);
         let following = follow(state.clone());
-        tokio::spawn(async move {
+        self.threads.spawn(async move {
             // Dropped in this order: off the map, then the channel closes and whoever still waits asks afresh.
             let (state, place) = (state, place);
             let linger = tokio::select! {

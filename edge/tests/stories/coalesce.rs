@@ -1,6 +1,6 @@
 //! Many viewers, one request per object; and nobody's mistake is another's.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use tokio::{task::JoinSet, time::timeout};
@@ -62,6 +62,29 @@ async fn two_hundred_viewers_cost_one_request_per_object() {
     assert_eq!(origin.asked("_HLS_msn=1003&_HLS_part=1"), 0, "answered from memory");
     assert_eq!(origin.asked_twice(), vec![], "each object is asked for once");
     assert_eq!(origin.asked("/video.m3u8"), 1, "the full playlist is needed once");
+}
+
+/// On one thread, which is kept busy.
+#[tokio::test]
+async fn news_arrives_while_viewers_keep_every_processor_busy() {
+    let origin = FakeOrigin::start(stage());
+    let site = Site::new(origin.addr).await;
+    site.viewer.object("video.m3u8").await;
+    for _ in 0..3 {
+        let part = format!("p{}.m4s", origin.publish());
+        let next = origin.stage().next();
+        // As if thousands were being answered: nothing else gets its turn where viewers are.
+        let busy_since = Instant::now();
+        while origin.asked_with(&next) == 0 || origin.asked(&part) == 0 {
+            assert!(
+                busy_since.elapsed() < Duration::from_secs(10),
+                "nobody asked for {next}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let text = site.viewer.object("video.m3u8").await.text();
+    assert_eq!(text, write::write(&origin.stage().playlist()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
