@@ -31,7 +31,8 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Arrival
     }
 }
 
-/// The requests under way: as many as the limit on streams allows.
+/// The requests under way: as many as the limit on streams allows, and what a client that takes its requests back at once gets through before
+/// `pulse.rs` ends it (`chatter_bytes`, `resets`).
 #[derive(Default)]
 pub(super) struct Exchanges {
     arrivals: Arrivals,

@@ -23,7 +23,11 @@ use rustix::{
     fs::{MemfdFlags, memfd_create, sendfile},
     net::{SendAncillaryBuffer, SendFlags, sendmsg},
 };
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 /// Shorter pieces are copied: that takes less time than finding their pages.
 const LEAST_BYTES: usize = 16 << 10;
@@ -31,7 +35,7 @@ const LEAST_BYTES: usize = 16 << 10;
 const COPIES: u32 = 8;
 /// Pieces that are remembered at a time; they go in the order in which they came.
 const MOST: usize = 256;
-/// Bytes of them; in their sheets is as much again at most.
+/// Bytes of them; and bytes of all sheets there are, those included that slow clients still hold when their piece is forgotten.
 const MOST_BYTES: usize = 32 << 20;
 /// How long a piece is remembered: viewers who follow a broadcast ask for the same within a second, others later and seldom.
 const LIFE: Duration = Duration::from_secs(5);
@@ -56,18 +60,28 @@ pub(super) struct Sheet {
     head: Vec<u8>,
     /// Of both.
     bytes: usize,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Sheet {
-    pub(super) fn new(head: &[u8], piece: &Bytes) -> io::Result<Self> {
-        let file = File::from(memfd_create("weir-sheet", MemfdFlags::CLOEXEC)?);
-        file.write_all_at(head, 0)?;
-        file.write_all_at(piece, head.len() as u64)?;
-        Ok(Self {
+    /// `None`: there is no room for it, or no file to be had.
+    fn new(head: &[u8], piece: &Bytes, room: &Arc<Semaphore>) -> Option<Self> {
+        let bytes = head.len() + piece.len();
+        let room = room.clone().try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()?;
+        let file = File::from(memfd_create("weir-sheet", MemfdFlags::CLOEXEC).ok()?);
+        file.write_all_at(head, 0).ok()?;
+        file.write_all_at(piece, head.len() as u64).ok()?;
+        Some(Self {
             file,
             head: head.to_vec(),
-            bytes: head.len() + piece.len(),
+            bytes,
+            _room: room,
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn lone(head: &[u8], piece: &Bytes) -> Self {
+        Self::new(head, piece, &Arc::new(Semaphore::new(MOST_BYTES))).unwrap()
     }
 
     /// What lies in front of the piece.
@@ -119,8 +133,24 @@ fn poll_write(
 }
 
 /// The sheets of a node; clones are the same.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Sheets(Arc<Mutex<Shelf>>);
+#[derive(Debug, Clone)]
+pub(super) struct Sheets(Arc<Store>);
+
+#[derive(Debug)]
+struct Store {
+    shelf: Mutex<Shelf>,
+    /// For the bytes of sheets.
+    room: Arc<Semaphore>,
+}
+
+impl Default for Sheets {
+    fn default() -> Self {
+        Self(Arc::new(Store {
+            shelf: Mutex::default(),
+            room: Arc::new(Semaphore::new(MOST_BYTES)),
+        }))
+    }
+}
 
 /// Where a piece is in memory, and how long it is. As long as it is remembered, nothing else is there.
 type Place = (usize, usize);
@@ -148,7 +178,7 @@ impl Sheets {
         }
         let place = (piece.as_ptr() as usize, piece.len());
         {
-            let mut shelf = self.0.lock();
+            let mut shelf = self.0.shelf.lock();
             let Some(remembered) = shelf.pieces.get_mut(&place) else {
                 shelf.remember(Instant::now(), place, piece.clone());
                 return None;
@@ -159,20 +189,17 @@ impl Sheets {
                 return remembered.sheet.clone();
             }
         }
-        // Out of files, or not allowed to: there is the piece itself.
-        let sheet = Arc::new(Sheet::new(head.unwrap_or_default(), piece).ok()?);
-        if let Some(remembered) = self.0.lock().pieces.get_mut(&place) {
+        let sheet = Arc::new(Sheet::new(head.unwrap_or_default(), piece, &self.0.room)?);
+        if let Some(remembered) = self.0.shelf.lock().pieces.get_mut(&place) {
             remembered.sheet = Some(sheet.clone());
         }
         Some(sheet)
     }
 
-    /// Forgets what is too old; gives the bytes that lie in sheets still.
+    /// Forgets what is too old; gives the bytes of all sheets there are still.
     pub(super) fn tidy(&self, now: Instant) -> usize {
-        let mut shelf = self.0.lock();
-        shelf.forget(now);
-        let sheets = shelf.pieces.values().filter_map(|remembered| remembered.sheet.as_ref());
-        sheets.map(|sheet| sheet.bytes).sum()
+        self.0.shelf.lock().forget(now);
+        MOST_BYTES.saturating_sub(self.0.room.available_permits())
     }
 }
 
@@ -241,9 +268,10 @@ mod tests {
         let again = sheets.of(&part.clone(), Some(b"another head")).unwrap();
         assert!(Arc::ptr_eq(&sheet, &again));
         assert_eq!(sheets.tidy(Instant::now()), 60_004);
+        drop((sheet, again));
         assert_eq!(sheets.tidy(Instant::now() + LIFE), 0);
         assert!(sheets.of(&part, Some(b"head")).is_none(), "counted anew");
-        assert_eq!(sheets.0.lock().pieces.len(), 1);
+        assert_eq!(sheets.0.shelf.lock().pieces.len(), 1);
     }
 
     #[test]
@@ -253,7 +281,7 @@ mod tests {
         for _ in 0..2 * COPIES {
             assert!(sheets.of(&small, None).is_none());
         }
-        assert!(sheets.0.lock().pieces.is_empty());
+        assert!(sheets.0.shelf.lock().pieces.is_empty());
         for many in [
             (0..2 * MOST).map(|_| piece(LEAST_BYTES, 0)).collect::<Vec<_>>(),
             (0..9).map(|_| piece(MOST_BYTES / 4, 0)).collect(),
@@ -261,7 +289,7 @@ mod tests {
             for piece in &many {
                 assert!((0..COPIES).filter_map(|_| sheets.of(piece, None)).count() == 1);
             }
-            let shelf = sheets.0.lock();
+            let shelf = sheets.0.shelf.lock();
             let held: usize = shelf.pieces.values().map(|remembered| remembered.piece.len()).sum();
             assert_eq!((shelf.pieces.len(), shelf.bytes), (shelf.order.len(), held));
             assert!(shelf.order.len() <= MOST && held <= MOST_BYTES);
@@ -275,13 +303,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_slow_clients_hold_is_bounded_when_it_is_forgotten_too() {
+        let sheets = Sheets::default();
+        let often = |piece: &Bytes| (0..COPIES).find_map(|_| sheets.of(piece, None));
+        let quarters: Vec<_> = (0..5).map(|_| piece(MOST_BYTES / 4, 0)).collect();
+        let held: Vec<_> = quarters.iter().map(often).collect();
+        assert_eq!(held.iter().flatten().count(), 4);
+        assert_eq!(sheets.tidy(Instant::now() + LIFE), MOST_BYTES, "forgotten, and held");
+        assert!(often(&quarters[4]).is_none());
+        drop(held);
+        assert_eq!(sheets.tidy(Instant::now() + LIFE), 0);
+        assert!(often(&quarters[4]).is_some());
+    }
+
     /// A sheet that no socket takes.
     fn broken(piece: &Bytes) -> Sheet {
-        Sheet {
-            file: File::options().write(true).open("/dev/null").unwrap(),
-            head: Vec::new(),
-            bytes: piece.len(),
-        }
+        let mut sheet = Sheet::lone(b"", piece);
+        sheet.file = File::options().write(true).open("/dev/null").unwrap();
+        sheet
     }
 
     /// Answers everybody with the same part, or with a segment of parts.
@@ -368,7 +408,7 @@ mod tests {
         all_see_the_same().await;
         let long: usize = parts.iter().map(Bytes::len).filter(|len| *len >= LEAST_BYTES).sum();
         assert!(door.tidy_sheets() >= long, "what was long was in sheets");
-        for remembered in door.sheets().0.lock().pieces.values_mut() {
+        for remembered in door.sheets().0.shelf.lock().pieces.values_mut() {
             remembered.sheet = Some(Arc::new(broken(&remembered.piece)));
         }
         all_see_the_same().await;

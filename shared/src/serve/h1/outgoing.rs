@@ -183,7 +183,7 @@ mod tests {
                     "a head goes before the first piece only"
                 );
                 let at = chunks.iter().position(|chunk| chunk == piece).unwrap();
-                in_sheets(at).then(|| Arc::new(Sheet::new(before.as_bytes(), piece).unwrap()))
+                in_sheets(at).then(|| Arc::new(Sheet::lone(before.as_bytes(), piece)))
             };
             Outgoing::new(b"head;".to_vec(), &mut Body::chunks(chunks.clone()), sheet)
         };
@@ -216,9 +216,8 @@ mod tests {
     fn what_goes_before_a_sheet_waits_for_it() {
         let chunks: Vec<Bytes> = (0..40).map(|n| Bytes::from(format!("piece {n};"))).collect();
         for (at, slices) in [(0, 1), (14, 15), (15, 16), (16, 16)] {
-            let sheet = |piece: &Bytes, _: Option<&[u8]>| {
-                (*piece == chunks[at]).then(|| Arc::new(Sheet::new(b"", piece).unwrap()))
-            };
+            let sheet =
+                |piece: &Bytes, _: Option<&[u8]>| (*piece == chunks[at]).then(|| Arc::new(Sheet::lone(b"", piece)));
             let out = Outgoing::new(b"head;".to_vec(), &mut Body::chunks(chunks.clone()), sheet);
             let mut room = [IoSlice::new(&[]); SLICES];
             match out.next(&mut room) {
