@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use h3::{
     error::{Code, StreamError},
     server::{RequestResolver, RequestStream},
@@ -28,7 +29,7 @@ use http::Response;
 use http_body_util::BodyExt as _;
 use quinn::{Endpoint, Incoming, VarInt, crypto::rustls::QuicServerConfig};
 use socket2::{Domain, Protocol as Transport, Socket, Type};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::time::timeout;
 
 use self::{
     bounded::{Bounded, BoundedBidi},
@@ -216,16 +217,20 @@ impl<H: Handler> Reception<H> {
             Ok(connection) => connection,
             Err(error) => return tracing::debug!(%error, "HTTP/3 could not begin"),
         };
-        // Ended with the connection, whatever they wait for.
-        let mut requests = JoinSet::new();
-        let mut overdue = pin!(pulse.overdue());
+        // Worked on by this task, for the reason `exchanges.rs` gives, and ended with it, whatever they wait for.
+        let mut requests = FuturesUnordered::new();
+        let (mut overdue, mut wound_up) = (pin!(pulse.overdue()), pin!(self.wound_up(&pulse)));
+        let mut announced = pin!(self.drain.announced());
         let mut is_going = false;
         loop {
             tokio::select! {
+                // What has been answered is sent before anything new is looked at.
+                biased;
+                Some(()) = requests.next() => {}
                 accepted = connection.accept() => match accepted {
                     Ok(Some(resolver)) => {
                         let (handler, door) = (self.handler.clone(), self.door.clone());
-                        requests.spawn(exchange((handler, door), addr, pulse.clone(), resolver, limits.head_timeout));
+                        requests.push(exchange((handler, door), addr, pulse.clone(), resolver, limits.head_timeout));
                     }
                     // The client has said goodbye, and has all its answers.
                     Ok(None) => {
@@ -240,19 +245,18 @@ impl<H: Handler> Reception<H> {
                         return;
                     }
                 },
-                Some(_) = requests.join_next() => {}
                 why = overdue.as_mut() => {
                     tracing::debug!(why = why.as_str(), "a connection is ended");
                     self.door.evicted(why);
                     return close(&quic, Code::H3_EXCESSIVE_LOAD);
                 }
-                () = self.drain.announced(), if !is_going => {
+                () = announced.as_mut(), if !is_going => {
                     is_going = true;
                     if connection.shutdown(LAST_REQUESTS).await.is_err() {
                         return;
                     }
                 }
-                () = self.wound_up(&pulse) => return close(&quic, Code::H3_NO_ERROR),
+                () = wound_up.as_mut() => return close(&quic, Code::H3_NO_ERROR),
             }
         }
     }
