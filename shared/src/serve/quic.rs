@@ -7,7 +7,9 @@
 //! request's stream), then the node's [`Handler`]; `pulse.rs` watches the client meanwhile.
 
 mod bounded;
+mod outbox;
 mod request;
+mod turns;
 
 use std::{
     io,
@@ -27,7 +29,7 @@ use h3::{
 };
 use http::Response;
 use http_body_util::BodyExt as _;
-use quinn::{Endpoint, Incoming, VarInt, crypto::rustls::QuicServerConfig};
+use quinn::{Connecting, Endpoint, Incoming, VarInt, crypto::rustls::QuicServerConfig};
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 use tokio::time::timeout;
 
@@ -99,7 +101,7 @@ pub fn listen(at: SocketAddr, tls: Arc<rustls::ServerConfig>, limits: &Limits) -
         .max_incoming(MAX_INCOMING)
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
-    let runtime = Arc::new(quinn::TokioRuntime);
+    let runtime = Arc::new(turns::Runtime);
     Ok(Endpoint::new(
         quinn::EndpointConfig::default(),
         Some(config),
@@ -176,7 +178,13 @@ impl<H: Handler> Reception<H> {
                 let (reception, alive) = (self.clone(), self.drain.connection());
                 let handshake = Handshake::begin(&self.handshakes);
                 tokio::spawn(async move {
-                    reception.connection(incoming, addr, handshake, visit).await;
+                    match turns::accept(incoming) {
+                        Ok((connecting, driver)) => {
+                            let connection = reception.connection(connecting, addr, handshake, visit);
+                            driver.along(connection).await;
+                        }
+                        Err(error) => tracing::debug!(%error, "QUIC handshake failed"),
+                    }
                     drop(alive);
                 });
             }
@@ -184,12 +192,9 @@ impl<H: Handler> Reception<H> {
         }
     }
 
-    async fn connection(&self, incoming: Incoming, addr: SocketAddr, handshake: Handshake, _visit: Visit) {
+    async fn connection(&self, connecting: Connecting, addr: SocketAddr, handshake: Handshake, _visit: Visit) {
         let limits = self.door.limits();
-        let shaken = match incoming.accept() {
-            Ok(connecting) => timeout(limits.head_timeout, connecting).await,
-            Err(error) => Ok(Err(error)),
-        };
+        let shaken = timeout(limits.head_timeout, connecting).await;
         drop(handshake);
         match shaken {
             Ok(Ok(connection)) => self.http(connection, addr, limits).await,
