@@ -90,9 +90,17 @@ pub enum QuicError {
 /// Binds the UDP socket and sets up the endpoint.
 pub fn listen(at: SocketAddr, tls: Arc<rustls::ServerConfig>, limits: &Limits) -> Result<Endpoint, QuicError> {
     let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Transport::UDP))?;
-    // The kernel gives what it is allowed to; less costs packets in bursts, nothing else.
+    // The kernel gives what it is allowed to.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    let granted = socket.recv_buffer_size()?;
+    if granted < SOCKET_BUFFER {
+        tracing::info!(
+            granted,
+            wanted = SOCKET_BUFFER,
+            "the UDP socket has little room: where thousands watch over HTTP/3, raise net.core.rmem_max and wmem_max"
+        );
+    }
     socket.bind(&at.into())?;
     let socket: UdpSocket = socket.into();
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
