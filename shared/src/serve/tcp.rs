@@ -112,7 +112,12 @@ pub async fn serve_through<H: Handler>(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, addr)) => reception.receive(stream, addr),
+            Ok((stream, addr)) => {
+                reception.receive(stream, addr);
+                // A flood of newcomers is not to keep the processor from other threads: a thread that has work is not
+                // interrupted for milliseconds.
+                std::thread::yield_now();
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

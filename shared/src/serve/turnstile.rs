@@ -56,7 +56,7 @@ impl Turnstile {
     }
 
     /// Works on `exchange` in turn with all others here. Who has to wait for something leaves the turnstile, and whoever is
-    /// done lets everything else that is ready go first.
+    /// done lets everything else that is ready go first, threads and tasks.
     pub(super) async fn through<F: Future>(&self, exchange: F) -> F::Output {
         // It is never closed; were it, nobody would have to wait.
         let mut turn = {
@@ -73,6 +73,8 @@ impl Turnstile {
         })
         .await;
         if turn.is_some() {
+            // Other threads first, which may be about to bring what good viewers wait for, then other tasks.
+            std::thread::yield_now();
             yield_now().await;
         }
         done
