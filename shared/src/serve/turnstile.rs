@@ -8,6 +8,7 @@
 //! Before this: `h1.rs`, `tcp.rs` and `quic.rs`, which know how the last request ended. After this: the node's `Handler`.
 
 use std::{
+    cell::Cell,
     future::{Future, poll_fn},
     num::NonZero,
     pin::pin,
@@ -21,6 +22,9 @@ use http::{Response, StatusCode};
 use tokio::{sync::Semaphore, task::yield_now};
 
 use super::body::Body;
+
+/// Answers to good viewers until other threads have their turn: half a millisecond's work at most.
+const ANSWERS_IN_A_ROW: u32 = 8;
 
 /// Shared by the connections of a door; clones are the same.
 #[derive(Debug, Clone)]
@@ -88,10 +92,29 @@ impl Turnstile {
     ) -> Response<Body> {
         let answer = match is_behind.load(Ordering::Relaxed) {
             true => Box::pin(self.through(answering)).await,
-            false => answering.await,
+            false => {
+                let answer = answering.await;
+                give_way();
+                answer
+            }
         };
         is_behind.store(Self::is_for(answer.status()), Ordering::Relaxed);
         answer
+    }
+}
+
+thread_local! {
+    /// Answers on this thread.
+    static ANSWERS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Lets other threads have the processor every few answers: the system leaves it to a thread that has work for milliseconds, and the next
+/// part of another broadcast may just have come.
+fn give_way() {
+    let answers = ANSWERS.get().wrapping_add(1);
+    ANSWERS.set(answers);
+    if answers.is_multiple_of(ANSWERS_IN_A_ROW) {
+        std::thread::yield_now();
     }
 }
 
