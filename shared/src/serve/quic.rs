@@ -3,8 +3,8 @@
 //! A client must show that it receives at its address before it is given state, as soon as many are shaking hands; answers
 //! to unproven addresses stay below three times what came from there in any case (RFC 9000 section 8).
 //!
-//! Before this: `door.rs` (who may come in). After this: `quic/bounded.rs` (h3 within bounds) and `quic/request.rs` (a
-//! request's stream), then the node's [`Handler`]; `pulse.rs` watches the client meanwhile.
+//! Before this: `door.rs` (who may come in). After this: `quic/turns.rs` (a connection and its requests in one task), `quic/bounded.rs`
+//! (h3 within bounds) and `quic/request.rs` (a request's stream), then the node's [`Handler`]; `pulse.rs` watches the client meanwhile.
 
 mod bounded;
 mod outbox;

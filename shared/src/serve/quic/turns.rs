@@ -101,6 +101,7 @@ struct Turns {
     signals: Arc<Signals>,
     to_driver: Waker,
     to_requests: Waker,
+    /// 64 KiB at most. What is left when the requests have ended is lost, as any network may lose it: the driver sends it again.
     unsent: Option<Unsent>,
 }
 
