@@ -239,7 +239,10 @@ impl<H: Handler> Reception<H> {
             tokio::select! {
                 // What has been answered is sent before anything new is looked at.
                 biased;
-                Some(()) = requests.next() => {}
+                Some(()) = requests.next() => if is_going {
+                    // It has its time to arrive, too.
+                    wound_up.set(self.wound_up(&pulse));
+                },
                 accepted = connection.accept() => match accepted {
                     Ok(Some(resolver)) => {
                         let (handler, door) = (self.handler.clone(), self.door.clone());

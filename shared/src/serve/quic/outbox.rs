@@ -66,8 +66,9 @@ pub(super) fn collect<T>(turn: impl FnOnce() -> T) -> (T, Option<Unsent>) {
 struct Batch {
     socket: Option<Arc<dyn AsyncUdpSocket>>,
     way: Option<Way>,
-    /// Bytes of each datagram.
-    segment: usize,
+    /// Bytes of each datagram, if quinn has said so. Behind a single one nothing follows: it may be a probe for a larger path, and the
+    /// kernel's refusal to cut into pieces of that size would end segmentation for good.
+    segment: Option<usize>,
     bytes: Vec<u8>,
 }
 
@@ -87,29 +88,31 @@ impl Batch {
             ecn: transmit.ecn,
             src_ip: transmit.src_ip,
         };
-        let segment = transmit.segment_size.unwrap_or(transmit.contents.len());
-        if !self.has_room_for(way, segment, transmit, socket.max_transmit_segments()) {
+        if !self.has_room_for(way, transmit, socket.max_transmit_segments()) {
             self.flush()?;
             self.socket = Some(socket.clone());
             self.way = Some(way);
-            self.segment = segment;
+            self.segment = transmit.segment_size;
         }
         self.bytes.extend_from_slice(transmit.contents);
         Ok(())
     }
 
     /// Whether the datagrams can follow those that are there: only the last one may be shorter than the others, none longer.
-    fn has_room_for(&self, way: Way, segment: usize, transmit: &Transmit<'_>, max_segments: usize) -> bool {
+    fn has_room_for(&self, way: Way, transmit: &Transmit<'_>, max_segments: usize) -> bool {
+        let Some(segment) = self.segment else {
+            return false;
+        };
         let fits = match transmit.segment_size {
-            Some(segment) => segment == self.segment,
-            None => segment <= self.segment,
+            Some(other) => other == segment,
+            None => transmit.contents.len() <= segment,
         };
         let length = self.bytes.len() + transmit.contents.len();
         !self.bytes.is_empty()
             && self.way == Some(way)
             && fits
-            && self.bytes.len().is_multiple_of(self.segment)
-            && length <= MAX_BATCH.min(max_segments * self.segment)
+            && self.bytes.len().is_multiple_of(segment)
+            && length <= MAX_BATCH.min(max_segments * segment)
     }
 
     /// Sends what is there; keeps it if the socket has no room.
@@ -121,7 +124,7 @@ impl Batch {
             destination: way.destination,
             ecn: way.ecn,
             contents: &self.bytes,
-            segment_size: (self.bytes.len() > self.segment).then_some(self.segment),
+            segment_size: self.segment,
             src_ip: way.src_ip,
         });
         if !is_blocked(&sent) {
@@ -205,7 +208,7 @@ impl AsyncUdpSocket for Outbox {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use parking_lot::Mutex;
@@ -214,9 +217,9 @@ mod tests {
 
     /// A socket that notes what it was given: to which port, how much, in datagrams of which size.
     #[derive(Debug, Default)]
-    struct Wire {
-        sent: Mutex<Vec<(u16, usize, Option<usize>)>>,
-        is_full: AtomicBool,
+    pub(in super::super) struct Wire {
+        pub(in super::super) sent: Mutex<Vec<(u16, usize, Option<usize>)>>,
+        pub(in super::super) is_full: AtomicBool,
     }
 
     impl AsyncUdpSocket for Wire {
@@ -269,7 +272,7 @@ mod tests {
         (std::net::Ipv4Addr::LOCALHOST, port).into()
     }
 
-    fn datagrams(port: u16, bytes: &[u8], segment: Option<usize>) -> Transmit<'_> {
+    pub(in super::super) fn datagrams(port: u16, bytes: &[u8], segment: Option<usize>) -> Transmit<'_> {
         Transmit {
             destination: to(port),
             ecn: None,
@@ -306,6 +309,18 @@ mod tests {
                 (2, 1_452, None)
             ]
         );
+    }
+
+    #[test]
+    fn nothing_follows_a_probe_for_a_larger_path() {
+        let wire = Arc::new(Wire::default());
+        let outbox = Outbox::new(wire.clone());
+        let bytes = [1; 1_452];
+        collect(|| {
+            outbox.try_send(&datagrams(1, &bytes, None)).unwrap();
+            outbox.try_send(&datagrams(1, &bytes[..1_200], None)).unwrap();
+        });
+        assert_eq!(*wire.sent.lock(), [(1, 1_452, None), (1, 1_200, None)]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
-    task::{Context, Poll, Wake, Waker, ready},
+    task::{Context, Poll, Wake, Waker},
     time::Instant,
 };
 
@@ -122,24 +122,25 @@ impl Turns {
     }
 
     fn poll<T>(&mut self, requests: Pin<&mut impl Future<Output = T>>, cx: &mut Context<'_>) -> Poll<T> {
-        if let Some(unsent) = &mut self.unsent {
-            ready!(unsent.poll(cx));
-            self.unsent = None;
-        }
         self.signals.begin(cx);
-        let (result, unsent) = outbox::collect(|| self.turn(requests));
-        self.unsent = unsent;
-        if self.unsent.is_some() {
-            // The next turn begins by waiting for room.
-            cx.waker().wake_by_ref();
+        let is_blocked = self.unsent.as_mut().is_some_and(|unsent| unsent.poll(cx).is_pending());
+        // Requests go on meanwhile: they may have to end the connection.
+        let whom = if is_blocked { REQUESTS } else { DRIVER | REQUESTS };
+        let (result, unsent) = outbox::collect(|| self.turn(whom, requests));
+        if !is_blocked {
+            self.unsent = unsent;
+            if self.unsent.is_some() {
+                // The next turn begins by waiting for room.
+                cx.waker().wake_by_ref();
+            }
         }
-        self.signals.end(cx);
+        self.signals.end(whom, cx);
         result
     }
 
-    fn turn<T>(&mut self, mut requests: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    fn turn<T>(&mut self, whom: u8, mut requests: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
         for _ in 0..ROUNDS {
-            let woken = self.signals.take();
+            let woken = self.signals.take(whom);
             if woken & REQUESTS != 0 {
                 let result = requests.as_mut().poll(&mut Context::from_waker(&self.to_requests));
                 if result.is_ready() {
@@ -175,14 +176,14 @@ impl Signals {
         self.woken.fetch_or(BUSY, Ordering::SeqCst);
     }
 
-    /// Who has been woken since the last time.
-    fn take(&self) -> u8 {
-        self.woken.fetch_and(BUSY, Ordering::SeqCst) & !BUSY
+    /// Who of these has been woken since the last time.
+    fn take(&self, whom: u8) -> u8 {
+        self.woken.fetch_and(!whom, Ordering::SeqCst) & whom
     }
 
-    /// Whoever was woken during the turn and hasn't been gone on with has another.
-    fn end(&self, cx: &Context<'_>) {
-        if self.woken.fetch_and(!BUSY, Ordering::SeqCst) != BUSY {
+    /// Whoever of these was woken during the turn and hasn't been gone on with has another.
+    fn end(&self, whom: u8, cx: &Context<'_>) {
+        if self.woken.fetch_and(!BUSY, Ordering::SeqCst) & whom != 0 {
             cx.waker().wake_by_ref();
         }
     }
@@ -212,7 +213,10 @@ mod tests {
 
     use tokio::sync::{Notify, oneshot};
 
-    use super::*;
+    use super::{
+        super::outbox::tests::{Wire, datagrams},
+        *,
+    };
 
     /// Counts how often the task was woken.
     #[derive(Default)]
@@ -308,6 +312,33 @@ mod tests {
             "what was written has been sent in that turn"
         );
         assert_eq!(bell.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_network_that_takes_nothing_keeps_no_connection_from_ending() {
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(bell.clone());
+        let mut cx = Context::from_waker(&waker);
+        let wire = Arc::new(Wire::default());
+        wire.is_full.store(true, Ordering::SeqCst);
+        let (overdue, outbox) = (Arc::new(Notify::new()), Outbox::new(wire.clone()));
+        let mut turns = Turns::new(driver(async move {
+            outbox.try_send(&datagrams(1, &[1; 1_200], None)).unwrap();
+            std::future::pending::<()>().await;
+        }));
+        let mut requests = pin!(overdue.notified());
+        assert!(turns.poll(requests.as_mut(), &mut cx).is_pending());
+        assert!(turns.poll(requests.as_mut(), &mut cx).is_pending());
+        let woken = bell.0.load(Ordering::SeqCst);
+        assert!(turns.poll(requests.as_mut(), &mut cx).is_pending());
+        assert_eq!(
+            bell.0.load(Ordering::SeqCst),
+            woken,
+            "it waits for room without spinning"
+        );
+        overdue.notify_one();
+        assert_eq!(bell.0.load(Ordering::SeqCst), woken + 1);
+        assert!(turns.poll(requests.as_mut(), &mut cx).is_ready());
     }
 
     #[tokio::test]
